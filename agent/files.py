@@ -1,0 +1,37 @@
+"""Reading files without being harmed by them: bounded, regular files only, never blocking on a pipe."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+LIMIT = 1 << 20
+"""Bytes; no configuration, certificate or token comes near it."""
+
+
+def read_bytes(path: Path, *, limit: int = LIMIT) -> bytes:
+    """Return the whole content of a regular file.
+
+    Raises:
+        OSError: as ``open`` and ``read`` raise it; EFBIG above ``limit`` bytes, EINVAL for what is not a file.
+    """
+    # O_NONBLOCK: opening a FIFO must not wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no Path
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+    return content
+
+
+def expand(directory: Path, pattern: str) -> list[Path]:
+    """Return the files that match a glob pattern relative to a directory, sorted by name."""
+    base, relative = (Path("/"), pattern.lstrip("/")) if pattern.startswith("/") else (directory, pattern)
+    return sorted(path for path in base.glob(relative) if not path.is_dir())
