@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import RejectedError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, timedelta
 
-    from agent.model import Expect
+    from agent.config.model import Expect
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,10 @@ class AccessToken:
         """The observed lifetime, which is what the schedule counts in."""
         return self.expires_at - self.acquired_at
 
+    def shifted(self, step: timedelta) -> AccessToken:
+        """Return the token with its times as a wall clock shows them that was set by ``step``."""
+        return replace(self, acquired_at=self.acquired_at + step, expires_at=self.expires_at + step)
+
     @property
     def fingerprint(self) -> str:
         """The only form in which a token may appear in a log: 12 hex digits of its SHA-256."""
@@ -60,9 +64,9 @@ def decode_segment(segment: str) -> Any:
     """
     try:
         raw = base64.b64decode(segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True)
-    except binascii.Error as error:
+        return json.loads(raw.decode())
+    except (binascii.Error, RecursionError) as error:  # the latter for a great many brackets
         raise ValueError(str(error)) from error
-    return json.loads(raw)
 
 
 def decode(secret: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -97,9 +101,10 @@ def check(token: AccessToken, expect: Expect) -> None:
             code="expect",
         ) from None
     _expect_claim(claims, "aud", expect.audience, "the scope asks for another resource than `expect.audience`")
-    _expect_claim(claims, "tid", expect.tenant_id, "the authority is another tenant than `expect.tenant_id`")
+    tenant_id = expect.tenant_id.lower() if expect.tenant_id else None  # Entra writes GUIDs in small letters
+    _expect_claim(claims, "tid", tenant_id, "the authority is another tenant than `expect.tenant_id`")
     roles = claims.get("roles")
-    missing = sorted(set(expect.roles) - set(roles if isinstance(roles, list) else ()))
+    missing = sorted(role for role in set(expect.roles) if not isinstance(roles, list) or role not in roles)
     if missing:
         raise RejectedError(
             f"the token lacks the app role(s) {', '.join(missing)}",
