@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from agent import credentials
+from agent.config.model import Profile
+from agent.credentials import store as credentials
 from agent.errors import CredentialError
-from agent.model import Profile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

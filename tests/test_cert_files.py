@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent import certificates, cli
-from agent.certificates import new_certificate
+from agent import cli
+from agent.credentials import making as certificates
+from agent.credentials.making import new_certificate
 from agent.errors import OutputError
 from tests.certificate_helpers import written
 

@@ -16,8 +16,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from agent import cli, credentials
-from agent.certificates import file_name, new_certificate, parse_subject
+from agent import cli
+from agent.credentials import store as credentials
+from agent.credentials.making import file_name, new_certificate, parse_subject
 from agent.errors import CredentialError
 from tests.certificate_helpers import NOW, certificate_profile, load_certificate, openssl, written
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.credentials import CertificateCredential
+    from agent.credentials.store import CertificateCredential
 
 AUDIENCE = "https://login.microsoftonline.com/t/oauth2/v2.0/token"
 MINUTES = timedelta(minutes=10)

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent import credentials
+from agent.credentials import store as credentials
 from agent.errors import CredentialError
 from tests.certificate_helpers import NOW, certificate_profile, make_certificate, make_chain, written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.model import Profile
+    from agent.config.model import Profile
 
 MUTATIONS = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4)
 CUT = st.floats(0.1, 1)

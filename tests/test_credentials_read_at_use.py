@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agent import credentials
-from agent.credentials import AssertionFileCredential, SecretCredential
+from agent.credentials import store as credentials
+from agent.credentials.store import AssertionFileCredential, SecretCredential
 from agent.errors import CredentialError
 from tests.certificate_helpers import NOW, profile, written
 

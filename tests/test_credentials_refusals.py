@@ -169,7 +169,8 @@ def test_expired(tmp_path: Path) -> None:
     """An expired certificate says since when, and its last second still counts as valid."""
     path = written(tmp_path / "app.pem", make_certificate(not_after=NOW - 3 * DAY).pem)
     error = refused(path)
-    assert "expired on 2026-02-26 12:00:00 UTC, 3 days ago" in error.message
+    assert error.message.endswith("expired on 2026-02-26 12:00:00 UTC")
+    assert "3 days ago" in error.hint
     assert "token-agent cert new" in error.hint
     assert load_certificate(path, NOW - 3 * DAY).subject == "CN=app"
 
@@ -178,7 +179,8 @@ def test_not_yet_valid(tmp_path: Path) -> None:
     """A certificate of the future says from when, and asks whether the clock is right."""
     path = written(tmp_path / "app.pem", make_certificate(not_before=NOW + 2 * DAY).pem)
     error = refused(path)
-    assert "is not valid before 2026-03-03 12:00:00 UTC, in 2 days" in error.message
+    assert error.message.endswith("is not valid before 2026-03-03 12:00:00 UTC")
+    assert "in 2 days" in error.hint
     assert "clock" in error.hint
     assert "2026-03-01 12:00:00 UTC" in error.hint
 

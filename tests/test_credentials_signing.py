@@ -13,8 +13,8 @@ import jwt
 import pytest
 from msal.oauth2cli.assertion import JwtAssertionCreator
 
-from agent import credentials
-from agent.credentials import CertificateCredential, CredentialStore
+from agent.credentials import store as credentials
+from agent.credentials.store import CertificateCredential, CredentialStore
 from agent.errors import CredentialError
 from tests.certificate_helpers import (
     CLIENT_ID,
@@ -128,7 +128,7 @@ def test_store_proves_a_certificate_once(tmp_path: Path) -> None:
     """A thousand profiles with one certificate share its key, also under different paths."""
     pair, store = make_certificate(), CredentialStore()
     paths = [written(tmp_path / f"{number}.pem", pair.pem) for number in range(10)]
-    loaded = [store.load(certificate_profile(paths[number % 10]), NOW) for number in range(1000)]
+    loaded = [credentials.load(certificate_profile(paths[number % 10]), NOW, store) for number in range(1000)]
     pairs = {id(each.pair) for each in loaded if isinstance(each, CertificateCredential)}
     assert len(pairs) == 1
 
@@ -136,7 +136,7 @@ def test_store_proves_a_certificate_once(tmp_path: Path) -> None:
 def test_store_forgets_what_nobody_uses(tmp_path: Path) -> None:
     """A key that no credential holds any more is not kept in memory."""
     store, path = CredentialStore(), written(tmp_path / "app.pem", make_certificate().pem)
-    credential = store.load(certificate_profile(path), NOW)
+    credential = credentials.load(certificate_profile(path), NOW, store)
     assert len(store._pairs) == 1
     del credential
     gc.collect()
@@ -147,11 +147,11 @@ def test_store_notices_expiry_and_changes(tmp_path: Path) -> None:
     """What is remembered is the proof, not the verdict about time, and not a file that has changed."""
     store, path = CredentialStore(), written(tmp_path / "app.pem", make_certificate(not_after=NOW + DAY).pem)
     profile = certificate_profile(path)
-    first = store.load(profile, NOW)
+    first = credentials.load(profile, NOW, store)
     with pytest.raises(CredentialError, match="expired"):
-        store.load(profile, NOW + 2 * DAY)
+        credentials.load(profile, NOW + 2 * DAY, store)
     written(path, make_certificate("renewed", not_after=NOW + 9 * DAY).pem)
-    assert store.load(profile, NOW + 2 * DAY).subject == "CN=renewed"
+    assert credentials.load(profile, NOW + 2 * DAY, store).subject == "CN=renewed"
     assert first.subject == "CN=app"
 
 
@@ -178,6 +178,5 @@ def test_rotation_between_two_reads_is_no_error(tmp_path: Path) -> None:
             written(key, new.key_pem)  # the old key has just been read
 
     trap.rotate = rotate
-    assert profile.certificate
-    files = profile.certificate.model_copy(update={"path": trap})
-    assert credentials.load(profile.model_copy(update={"certificate": files}), NOW).subject == "CN=new"
+    files = profile.certificate[0].model_copy(update={"path": trap})
+    assert credentials.load(profile.model_copy(update={"certificate": (files,)}), NOW).subject == "CN=new"

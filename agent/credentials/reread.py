@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent import tokens, words
-from agent.credential_files import exposure, read, without_newline
+from agent.credentials.reading import exposure, read, without_newline
 from agent.errors import CredentialError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.model import Federated
+    from agent.config.model import Federated
 
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -29,9 +29,11 @@ _SECRET_HINT = "the file holds the client secret's value and nothing else"  # no
 
 
 class _Unidentified:
-    """What a certificate tells of itself, and these do not."""
+    """What a certificate tells of itself, and these do not; nor do they outlast a change of their file."""
 
     __slots__ = ()
+
+    lasting: ClassVar = False
 
     subject: ClassVar[None] = None
     thumbprint: ClassVar[None] = None
@@ -51,6 +53,11 @@ class AssertionFileCredential(_Unidentified):
     path: Path
     digest: str = field(repr=False)
     warnings: tuple[str, ...] = field(compare=False)
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others: its place."""
+        return self.digest
 
     def check(self, now: datetime) -> None:
         """Say what is wrong with the file now.
@@ -95,6 +102,11 @@ class SecretCredential(_Unidentified):
     path: Path
     digest: str = field(repr=False)
     warnings: tuple[str, ...] = field(compare=False)
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others: its content."""
+        return self.digest
 
     def check(self, now: datetime) -> None:  # noqa: ARG002 - its siblings' signature
         """Say what is wrong with the file now.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 
-    from agent.keyfiles import Certificate
+    from agent.credentials.keyfiles import Certificate
 
 MIN_BITS = 2048
 """Entra refuses shorter keys (AADSTS50032)."""

@@ -1,7 +1,7 @@
 """What a profile proves its identity with: a certificate, another provider's assertion, or a client secret.
 
-A certificate is loaded and proven once, and again when its files change. Assertions and secrets are read at every
-use (`file_credentials`).
+A certificate is loaded and proven once, and again when its files change; the old one lasts in memory meanwhile.
+Assertions and secrets are read at every use (`file_credentials`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from weakref import WeakValueDictionary
 import jwt
 
 from agent import words
-from agent.credential_files import exposure, read, read_password
+from agent.credentials.keyfiles import parse
+from agent.credentials.keypair import NEW_PAIR, KeyPair, prove
+from agent.credentials.reading import exposure, read, read_password
+from agent.credentials.reread import AssertionFileCredential, SecretCredential, assertion_file, client_secret
 from agent.errors import CredentialError
-from agent.file_credentials import AssertionFileCredential, SecretCredential, assertion_file, client_secret
-from agent.keyfiles import parse
-from agent.keypair import NEW_PAIR, KeyPair, prove
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from agent.keyfiles import Certificate
-    from agent.model import Certificate as CertificateFiles
-    from agent.model import Profile
+    from agent.config.model import Certificate as CertificateFiles
+    from agent.config.model import Profile
+    from agent.credentials.keyfiles import Certificate
 
 __all__ = [
     "AssertionFileCredential",
@@ -57,6 +57,7 @@ class CertificateCredential:
     """
 
     kind: ClassVar = "certificate"
+    lasting: ClassVar = True
 
     path: Path
     subject: str
@@ -70,21 +71,27 @@ class CertificateCredential:
     pair: KeyPair = field(repr=False, compare=False)
     chain: tuple[Certificate, ...] = field(repr=False, compare=False)
 
+    @property
+    def identity(self) -> str:
+        """What a provider knows it by: the leaf, in whatever file and form it comes."""
+        return self.thumbprint_sha256
+
     def check(self, now: datetime) -> None:
         """Say what is wrong with the credential now.
 
         Raises:
             CredentialError: the certificate is not valid at ``now``.
         """
+        # The message stays the same as time goes by, so that it is logged once; how long ago is for the hint.
         if now > self.not_after:
+            message = f"the certificate {self.subject} expired on {self.not_after:%Y-%m-%d %H:%M:%S} UTC"
             ago = words.duration(now - self.not_after)
-            message = f"the certificate {self.subject} expired on {self.not_after:%Y-%m-%d %H:%M:%S} UTC, {ago} ago"
-            raise CredentialError(self.path, message, hint=f"{NEW_PAIR}; upload its .cer to the app registration")
+            hint = f"that was {ago} ago; {NEW_PAIR}; upload its .cer to the app registration"
+            raise CredentialError(self.path, message, hint=hint)
         if now < self.not_before:
+            message = f"the certificate {self.subject} is not valid before {self.not_before:%Y-%m-%d %H:%M:%S} UTC"
             ahead = words.duration(self.not_before - now)
-            begins = f"{self.not_before:%Y-%m-%d %H:%M:%S} UTC, in {ahead}"
-            message = f"the certificate {self.subject} is not valid before {begins}"
-            hint = f"is this machine's clock right? It says {now:%Y-%m-%d %H:%M:%S} UTC"
+            hint = f"that is in {ahead}; is this machine's clock right? It says {now:%Y-%m-%d %H:%M:%S} UTC"
             raise CredentialError(self.path, message, hint=hint)
 
     def assertion(
@@ -125,21 +132,28 @@ class CredentialStore:
     def __init__(self) -> None:
         self._pairs: WeakValueDictionary[str, KeyPair] = WeakValueDictionary()
 
-    def load(self, profile: Profile, now: datetime) -> Credential:
-        """Return a profile's credential.
+    def load(self, profile: Profile, now: datetime) -> list[Credential | CredentialError]:
+        """Return a profile's credentials, the newest certificate first; in place of one that cannot be used, why not.
 
         What is read at every use is not required to be there yet; ``Credential.check`` tells.
-
-        Raises:
-            CredentialError: the certificate, its key or its password cannot be used, or is not valid at ``now``.
         """
-        if profile.certificate:
-            return self._certificate(profile.certificate, now)
-        if profile.federated:
-            return assertion_file(profile.federated)
-        if profile.client_secret_file:
-            return client_secret(profile.client_secret_file)
-        raise CredentialError(Path(profile.name), "the profile names no credential")
+        try:
+            if profile.federated:
+                return [assertion_file(profile.federated)]
+            if profile.client_secret_file:
+                return [client_secret(profile.client_secret_file)]
+        except CredentialError as error:
+            return [error]
+        if not profile.certificate:
+            return [CredentialError(Path(profile.name), "the profile names no credential")]
+        certificates = [self._try_certificate(source, now) for source in profile.certificate]
+        return [*sorted(certificates, key=_age)]
+
+    def _try_certificate(self, source: CertificateFiles, now: datetime) -> CertificateCredential | CredentialError:
+        try:
+            return self._certificate(source, now)
+        except CredentialError as error:
+            return error
 
     def _certificate(self, source: CertificateFiles, now: datetime) -> CertificateCredential:
         material = _Material.read(source)
@@ -193,9 +207,21 @@ class _Material(NamedTuple):
         return hashlib.sha256(repr(tuple(self)).encode()).hexdigest()
 
 
-def load(profile: Profile, now: datetime) -> Credential:
-    """Return a profile's credential; see `CredentialStore.load`, which remembers what it has proven."""
-    return CredentialStore().load(profile, now)
+def load(profile: Profile, now: datetime, store: CredentialStore | None = None) -> Credential:
+    """Return a profile's first credential; see `CredentialStore.load`, which remembers what it has proven.
+
+    Raises:
+        CredentialError: the certificate, its key or its password cannot be used, or is not valid at ``now``.
+    """
+    first = (store or CredentialStore()).load(profile, now)[0]
+    if isinstance(first, CredentialError):
+        raise first
+    return first
+
+
+def _age(credential: CertificateCredential | CredentialError) -> float:
+    """Sort the newest first, and what cannot be used last."""
+    return 0.0 if isinstance(credential, CredentialError) else -credential.not_before.timestamp()
 
 
 def _prove(source: CertificateFiles, material: _Material) -> KeyPair:

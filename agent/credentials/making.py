@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from agent.credentials.keyfiles import Certificate, certificate_of
 from agent.errors import OutputError
-from agent.keyfiles import Certificate, certificate_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
