@@ -1,38 +1,26 @@
 """Blocking work in threads: bounded in number, and never able to hold up the stop.
 
-Two kinds: writing to disk is always waited for; a network exchange may be given up, but its thread counts
-until it has really ended, so that a hanging provider cannot pile up threads.
+Two kinds: writing to disk is always waited for; a network exchange may be given up. Its thread then counts until it
+has really ended, so that a hanging provider cannot pile up threads. What cannot be aborted (a name look-up) is left
+to a daemon thread: those of `anyio.to_thread` would be waited for at the end of the process.
 """
 
 from __future__ import annotations
 
-import math
+import asyncio
+import contextlib
+import contextvars
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
-
-
-class _Place:
-    """One place among the network threads: left by the thread that took it, or by the caller if none ever did."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owner = ""
-
-    def claim(self, owner: str) -> bool:
-        """Return whether ``owner`` is the first to claim the place, and so the one to leave it."""
-        with self._lock:
-            first = not self._owner
-            self._owner = self._owner or owner
-        return first
 
 
 class Workers:
@@ -42,11 +30,12 @@ class Workers:
     """
 
     DISK_THREADS = 4
+    GRACE = 0.25
+    """Seconds; how long an aborted exchange is waited for. In truth it ends at once, but for a name look-up."""
 
     def __init__(self, max_in_flight: int) -> None:
         self._network = anyio.CapacityLimiter(max_in_flight)
         self._disk = anyio.CapacityLimiter(self.DISK_THREADS)
-        self._unbounded = anyio.CapacityLimiter(math.inf)
 
     async def disk(self, work: Callable[[], T]) -> T:
         """Run local work; once begun it is waited for, whatever is cancelled meanwhile."""
@@ -62,24 +51,41 @@ class Workers:
         Raises:
             TimeoutError: the time is over; the work was aborted. The same happens if the caller is cancelled.
         """
-        place = _Place()
+        place = object()
         await self._network.acquire_on_behalf_of(place)
-        work, abort = begin()
+        outcome: Future[T] = Future()
+        ended = anyio.Event()
+
+        def end() -> None:  # the place is given back when the thread is done, not when the caller gives up
+            self._network.release_on_behalf_of(place)
+            ended.set()
+
+        try:
+            work, abort = begin()
+            _start(work, outcome, end)
+        except BaseException:
+            end()
+            raise
         try:
             with anyio.fail_after(timeout):
-                return await anyio.to_thread.run_sync(
-                    self._in_place, work, place, limiter=self._unbounded, abandon_on_cancel=True
-                )
+                await ended.wait()
         finally:
             abort()  # harmless when the work is done
-            if place.claim("caller"):
-                self._network.release_on_behalf_of(place)
+            with anyio.move_on_after(self.GRACE, shield=True):
+                await ended.wait()
+        return outcome.result()
 
-    def _in_place(self, work: Callable[[], T], place: _Place) -> T:
-        """Run in the thread; the place is given back when the thread is done, not when the caller gave up."""
-        if not place.claim("thread"):
-            raise TimeoutError("given up before it began")
+
+def _start(work: Callable[[], T], outcome: Future[T], end: Callable[[], None]) -> None:
+    """Run work in a thread; its end is reported to the event loop, if that is still there."""
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+
+    def run() -> None:
         try:
-            return work()
-        finally:
-            anyio.from_thread.run_sync(self._network.release_on_behalf_of, place)
+            outcome.set_result(context.run(work))
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+            outcome.set_exception(error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts any more
+            loop.call_soon_threadsafe(end)
+
+    threading.Thread(target=run, name="token-agent network", daemon=True).start()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 import threading
+import time
 
 import anyio
 import pytest
@@ -78,3 +82,76 @@ def test_failures_come_through() -> None:
             await workers.disk(fail)
 
     anyio.run(main)
+
+
+def test_a_place_is_given_back_when_nothing_could_begin() -> None:
+    """Where the work cannot even be prepared, its place is free again."""
+
+    def begin() -> tuple[object, object]:
+        raise OSError("broken")
+
+    async def main() -> None:
+        workers = Workers(1)
+        for _ in range(3):
+            with pytest.raises(OSError, match="broken"):
+                await workers.network(begin, 5)  # type: ignore[arg-type]
+
+    anyio.run(main)
+
+
+def test_an_aborted_thread_has_ended_when_its_caller_goes_on() -> None:
+    """Who gives up an exchange that can be aborted does not leave a thread behind, not even for a moment."""
+
+    async def main() -> None:
+        workers, aborted, ended = Workers(1), threading.Event(), threading.Event()
+
+        def work() -> None:
+            aborted.wait()
+            ended.set()
+
+        with anyio.move_on_after(0.01) as given_up:
+            await workers.network(lambda: (work, aborted.set), 5)
+        assert given_up.cancelled_caught
+        assert ended.is_set()
+
+    anyio.run(main)
+
+
+def test_a_thread_that_ends_after_the_loop_still_ends() -> None:
+    """An abandoned thread finds the loop stopped or closed when it ends, and ends all the same."""
+    for close_first in (False, True):
+        loop, release, threads = asyncio.new_event_loop(), threading.Event(), set(threading.enumerate())
+
+        async def give_up(release: threading.Event = release) -> None:
+            with anyio.move_on_after(0.01):
+                await Workers(1).network(lambda: (release.wait, lambda: None), 5)
+
+        loop.run_until_complete(give_up())
+        (thread,) = set(threading.enumerate()) - threads
+        if close_first:
+            loop.close()
+        release.set()
+        thread.join(10)
+        assert not thread.is_alive()
+        loop.close()
+
+
+STUCK = """
+import threading, anyio
+from agent.workers import Workers
+
+async def main():
+    with anyio.move_on_after(0.05):
+        await Workers(1).network(lambda: (threading.Event().wait, lambda: None), 50)
+    print("stopped", flush=True)
+
+anyio.run(main)
+"""
+
+
+def test_a_thread_that_cannot_be_aborted_does_not_hold_up_the_stop() -> None:
+    """A name look-up that hangs for minutes is no reason for the process to stay."""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+    assert time.monotonic() - began < 10
