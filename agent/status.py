@@ -1,7 +1,8 @@
 """What is known about each profile, as values and as the JSON that `status --json` prints.
 
-The running agent writes the same document to ``status.json``, with two keys more: per profile ``degraded_at``,
-and ``mode`` of the agent. With them a later reader judges for itself how fresh a token is by now.
+The running agent writes the same document to ``status.json``, with three keys more: per profile ``degraded_at``
+and ``token_sha256``, and ``mode`` of the agent. With them a later reader judges for itself how fresh a token is by
+now, and whether it is the token that lies in a file.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from agent import schedule
+from agent.errors import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from agent.errors import Kind
 
 T = TypeVar("T")
 
@@ -73,6 +73,7 @@ class ProfileStatus:
     expires_at: datetime | None = None
     refresh_at: datetime | None = None
     degraded_at: datetime | None = None
+    token_sha256: str | None = None
     consecutive_failures: int = 0
     last_error: LastError | None = None
     credential: CredentialStatus | None = None
@@ -155,6 +156,7 @@ def to_file(agent: AgentStatus, profiles: tuple[ProfileStatus, ...], now: dateti
     result["agent"]["mode"] = agent.mode
     for entry, profile in zip(result["profiles"], profiles, strict=True):
         entry["degraded_at"] = rfc3339(profile.degraded_at)
+        entry["token_sha256"] = profile.token_sha256
     return result
 
 
@@ -176,14 +178,17 @@ def from_file(data: Any) -> tuple[AgentStatus, tuple[ProfileStatus, ...]]:
             mode="once" if agent.get("mode") == "once" else "run",
         )
         return known, tuple(_profile_from(entry) for entry in data["profiles"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a status document: {error}") from error
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not a status document: {error!r}") from error
 
 
 def _profile_from(entry: Mapping[str, Any]) -> ProfileStatus:
     times = {name: parse_rfc3339(entry[name]) for name in ("acquired_at", "expires_at", "refresh_at", "degraded_at")}
+    if entry["last_error"] and entry["last_error"]["kind"] not in get_args(Kind):
+        raise ValueError("an error of an unknown kind")
     return ProfileStatus(
         name=str(entry["name"]),
+        token_sha256=entry.get("token_sha256"),
         consecutive_failures=int(entry["consecutive_failures"]),
         last_error=_record(LastError, entry["last_error"]),
         credential=_record(CredentialStatus, entry["credential"]),
@@ -197,16 +202,18 @@ def _record(kind: type[T], entry: Mapping[str, Any] | None) -> T | None:
     """Return the record that `_plain` made JSON of; instants are the fields `at`, `…_at` and `…_after`."""
     if entry is None:
         return None
+    if not all(value is None or isinstance(value, str | int) for value in entry.values()):
+        raise TypeError("a value in a value")
     return kind(**{n: parse_rfc3339(v) if n == "at" or n.endswith(("_at", "_after")) else v for n, v in entry.items()})
 
 
 def rfc3339(instant: datetime | None) -> str | None:
     """Return an instant as RFC 3339 in UTC, to the second."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if instant else None
+    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z" if instant else None
 
 
 def parse_rfc3339(text: Any) -> datetime | None:
-    """Return the instant, or None for None.
+    """Return the instant in UTC, or None for None.
 
     Raises:
         ValueError: it is neither.
@@ -216,7 +223,10 @@ def parse_rfc3339(text: Any) -> datetime | None:
     instant = datetime.fromisoformat(str(text))
     if instant.tzinfo is None:
         raise ValueError("an instant without a zone")
-    return instant
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("an instant before or after all time") from error
 
 
 def _required(text: Any) -> datetime:

@@ -1,0 +1,144 @@
+"""What must survive a restart: which token lies where and what it is good for, never the token itself.
+
+The document is ``state.json`` in the state directory. With it a restart recognises its tokens on disk by their
+hash and reuses them, and finds the token files of profiles that were removed while no agent ran.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from agent.status import parse_rfc3339
+from agent.tokens import AccessToken
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from agent.config.model import Profile
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is remembered of one profile's published token.
+
+    ``identity`` ties it to authority, client and scopes; ``token_sha256`` (hex) to the token on disk;
+    ``on_removal`` is what the profile wanted for ``paths`` when it was last seen; ``followed`` are those of them
+    that were written through a symbolic link.
+    """
+
+    identity: str
+    token_sha256: str
+    token_type: str
+    acquired_at: datetime
+    expires_at: datetime
+    refresh_in: timedelta | None
+    paths: tuple[str, ...]
+    on_removal: str
+    followed: tuple[str, ...] = ()
+
+    def restore(self, secret: str) -> AccessToken | None:
+        """Return the token, if this is the one that was recorded."""
+        if token_hash(secret) != self.token_sha256:
+            return None
+        return AccessToken(secret, self.token_type, self.acquired_at, self.expires_at, self.refresh_in)
+
+
+def token_hash(secret: str) -> str:
+    """Return the SHA-256 of a token in hex."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def identity(profile: Profile) -> str:
+    """Return what makes a token belong to a profile: who asks whom for what."""
+    parts = json.dumps([profile.authority_url, profile.client_id, sorted(profile.scopes)])
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def record_of(profile: Profile, token: AccessToken) -> Record:
+    """Return what to remember of a token that was published for a profile."""
+    return Record(
+        identity=identity(profile),
+        token_sha256=token_hash(token.secret),
+        token_type=token.token_type,
+        acquired_at=token.acquired_at,
+        expires_at=token.expires_at,
+        refresh_in=token.refresh_in,
+        paths=tuple(str(file.path) for file in profile.token_file),
+        on_removal=profile.on_removal,
+        followed=tuple(str(file.path) for file in profile.token_file if file.follow_symlink),
+    )
+
+
+def render(records: Mapping[str, Record]) -> bytes:
+    """Return the document."""
+    return json.dumps({"version": VERSION, "profiles": {n: _plain(r) for n, r in records.items()}}).encode()
+
+
+def parse(content: bytes) -> dict[str, Record]:
+    """Return the records of a document.
+
+    Raises:
+        ValueError: it is corrupt or of a version this program does not know; nothing of it can be used.
+    """
+    try:
+        data = json.loads(content)
+        if data["version"] != VERSION:
+            raise ValueError(f"version {data['version']!r} is not known here")
+        return {name: _record(entry) for name, entry in data["profiles"].items()}
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a state document: {error!r}") from error
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    return {
+        "identity": record.identity,
+        "token_sha256": record.token_sha256,
+        "token_type": record.token_type,
+        "acquired_at": record.acquired_at.isoformat(),
+        "expires_at": record.expires_at.isoformat(),
+        "refresh_in": None if record.refresh_in is None else record.refresh_in.total_seconds(),
+        "paths": list(record.paths),
+        "on_removal": record.on_removal,
+        "followed": list(record.followed),
+    }
+
+
+def _record(entry: Mapping[str, Any]) -> Record:
+    acquired_at, expires_at = parse_rfc3339(entry["acquired_at"]), parse_rfc3339(entry["expires_at"])
+    if acquired_at is None or expires_at is None:
+        raise ValueError("a record without times")
+    refresh_in = entry["refresh_in"]
+    return Record(
+        identity=_text(entry["identity"]),
+        token_sha256=_text(entry["token_sha256"]),
+        token_type=_text(entry["token_type"]),
+        acquired_at=acquired_at,
+        expires_at=expires_at,
+        refresh_in=None if refresh_in is None else timedelta(seconds=refresh_in),
+        paths=_paths(entry["paths"]),
+        on_removal=_text(entry["on_removal"]),
+        followed=_paths(entry.get("followed", [])),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"text is expected, not {type(value).__name__}")
+    return value
+
+
+def _paths(values: Any) -> tuple[str, ...]:
+    """Return paths of files that may be deleted one day, so that nothing else must pass for one."""
+    if not isinstance(values, list):
+        raise TypeError(f"a list is expected, not {type(values).__name__}")
+    for path in map(_text, values):
+        if not path.startswith("/") or "\0" in path:
+            raise ValueError("a path that is not absolute")
+    return tuple(values)
