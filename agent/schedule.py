@@ -10,14 +10,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from agent.config.model import Refresh
     from agent.errors import AgentError
-    from agent.model import Refresh
     from agent.tokens import AccessToken
 
 State = Literal["pending", "fresh", "degraded", "expired", "stopped"]
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 """Before everything."""
+NEVER = datetime.max.replace(tzinfo=UTC)
+"""After everything."""
 MIN_INTERVAL = timedelta(seconds=1)
 """Never two requests of a profile closer than this: Entra answers loops with AADSTS50196."""
 MAX_BACKOFF = timedelta(seconds=60)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 import anyio
 import pytest
 
+from agent.engine.gate import Gate
 from agent.errors import RejectedError, TransientError
-from agent.gate import Gate
 from tests import virtual
 
 
@@ -111,7 +112,7 @@ def test_back_off_of_the_authority_grows_and_ends() -> None:
             assert error.retry_after is not None
             await anyio.sleep(error.retry_after.total_seconds())
         at = [round(time) for time, _ in the_provider.asked]
-        assert [after - before - 1 for before, after in zip(at, at[1:], strict=False)] == [2, 4, 8, 16, 32, 60, 60, 60]
+        assert [after - before - 1 for before, after in pairwise(at)] == [2, 4, 8, 16, 32, 60, 60, 60]
         the_provider.down = False
         assert await ask_all(the_provider, 20) == [None] * 20
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import schedule
+from agent.config.model import Refresh
 from agent.errors import CredentialError, OutputError, RejectedError, TransientError
-from agent.model import Refresh
 from agent.tokens import AccessToken
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 lifetimes = st.integers(min_value=2, max_value=100 * 3600).map(lambda s: timedelta(seconds=s))
 unit = st.floats(min_value=0, max_value=1, exclude_max=True)
-policies = st.tuples(st.floats(0.05, 0.95), unit).map(
-    lambda pair: Refresh(at=pair[0], jitter=pair[0] * pair[1] * 0.99)
-)
+policies = st.tuples(st.floats(0.05, 0.95), unit).map(lambda pair: Refresh(at=pair[0], jitter=pair[0] * pair[1] * 0.99))
 
 
 def token(lifetime: timedelta, refresh_in: timedelta | None = None) -> AccessToken:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+from agent.workers import Workers
 
-    from agent.workers import Workers
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ REAL_WAIT = 0.05
 """Seconds; how long to wait for a worker thread before looking again, only a bound for lost wake-ups."""
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class _Selector(selectors.DefaultSelector):
     """Advances the loop's time instead of waiting, unless a thread is at work."""
 
     loop: VirtualLoop
@@ -33,9 +34,9 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     def select(self, timeout: float | None = None) -> list[Any]:
         ready = super().select(0)
         if ready or timeout == 0:
-            return ready  # type: ignore[no-any-return]
+            return ready
         if self.loop.busy():
-            return super().select(REAL_WAIT)  # type: ignore[no-any-return]
+            return super().select(REAL_WAIT)
         if timeout is None:
             raise RuntimeError("everything waits, and nothing will ever happen")
         self.loop.elapsed += max(timeout, 0.0)
@@ -56,10 +57,70 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.elapsed
 
+    def wait_in_thread(self, delta: timedelta) -> None:
+        """Block the calling network thread until so much virtual time has passed, or its work is given up."""
+        wait: _Wait = _thread.wait
+        self.call_soon_threadsafe(wait.begin, delta.total_seconds())
+        wait.over.wait()
+
     def busy(self) -> bool:
         """Whether a worker thread is doing something that takes real time only."""
         running = sum(w._network.borrowed_tokens + w._disk.borrowed_tokens for w in self.workers)
         return running > self.waiting_threads
+
+
+_thread = threading.local()
+
+
+class _Wait:
+    """The wait of one network thread for virtual time; ended by the time, or by whoever gives the work up."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.loop, self.over, self.waiting = loop, threading.Event(), False
+
+    def begin(self, seconds: float) -> None:
+        if self.over.is_set():
+            return
+        self.over.clear()
+        self.waiting = True
+        self.loop.waiting_threads += 1
+        self.loop.call_later(seconds, self.end)
+
+    def end(self) -> None:
+        if self.waiting:
+            self.waiting = False
+            self.loop.waiting_threads -= 1
+        self.over.set()
+
+
+class VirtualWorkers(Workers):
+    """The engine's workers, whose network threads may wait in virtual time."""
+
+    def __init__(self, max_in_flight: int, loop: VirtualLoop) -> None:
+        super().__init__(max_in_flight)
+        self._loop = loop
+        loop.workers.append(self)
+
+    async def network(
+        self,
+        begin: Callable[[], tuple[Callable[[], T], Callable[[], None]]],
+        timeout: float,  # noqa: ASYNC109 - as the class it extends
+    ) -> T:
+        def begin_waiting() -> tuple[Callable[[], T], Callable[[], None]]:
+            work, abort = begin()
+            wait = _Wait(self._loop)
+
+            def run() -> T:
+                _thread.wait = wait
+                return work()
+
+            def give_up() -> None:
+                wait.end()
+                abort()
+
+            return run, give_up
+
+        return await super().network(begin_waiting, timeout)
 
 
 class VirtualClock:
@@ -67,6 +128,8 @@ class VirtualClock:
 
     def __init__(self, loop: VirtualLoop, start: datetime = START) -> None:
         self._loop, self._start = loop, start
+        self._stepped = anyio.Event()
+        self._last_step = timedelta(0)
 
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self._loop.elapsed)
@@ -75,10 +138,19 @@ class VirtualClock:
         return self._loop.elapsed
 
     async def sleep_until(self, deadline: datetime) -> None:
-        await anyio.sleep(max(0.0, (deadline - self.now()).total_seconds()))
+        with anyio.move_on_after(max(0.0, (deadline - self.now()).total_seconds())):
+            await self._stepped.wait()
+
+    async def steps(self) -> AsyncIterator[timedelta]:
+        while True:
+            await self._stepped.wait()
+            yield self._last_step
 
     def step(self, delta: timedelta) -> None:
         self._start += delta
+        self._last_step = delta
+        self._stepped.set()
+        self._stepped = anyio.Event()
 
 
 def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:

@@ -1,0 +1,111 @@
+"""Puts token files right that somebody else has deleted, altered, or given another mode or owner.
+
+Whoever does that again and again is not fought with: the repairs become rarer, and the log says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from agent.watching import watch
+from agent.watching.watcher import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import anyio
+
+    from agent.engine.crew import Crew
+    from agent.engine.renewal import Keeper
+    from agent.engine.services import Services
+
+PATIENCE = 5
+"""Repairs in a row that are made at once."""
+LONGEST_PAUSE = 60.0
+"""Seconds between repairs of a file that somebody else keeps changing."""
+PEACE = 300.0
+"""Seconds without a repair after which the next one is the first again."""
+
+
+@dataclass(slots=True)
+class _Fight:
+    """How often a profile's files had to be put right, and when they may be again (seconds of boot time)."""
+
+    repairs: int = 0
+    last_at: float = 0.0
+    next_at: float = 0.0
+
+    def repaired(self, now: float) -> bool:
+        """Note a repair; return whether it is the one that makes a fight of it."""
+        if now - self.last_at > PEACE:
+            self.repairs = 0
+        self.repairs += 1
+        self.last_at = now
+        excess = self.repairs - PATIENCE
+        self.next_at = now + (min(LONGEST_PAUSE, 2.0**excess) if excess >= 0 else 0.0)
+        return excess == 0
+
+
+class Guard:
+    """Compares token files with what they were when the agent left them.
+
+    Args of the constructor: ``exclusive`` is held while files are put right, so that none is written for a profile
+    that is just being removed.
+    """
+
+    def __init__(self, crew: Crew, services: Services, exclusive: anyio.Lock) -> None:
+        self._crew, self._services, self._exclusive = crew, services, exclusive
+        self._seen: dict[Path, watch.Fingerprint] = {}
+        self._fights: dict[str, _Fight] = {}
+
+    async def keep(self, rescan_interval: timedelta) -> None:
+        """Keep all token files right until cancelled."""
+        clock, disk = self._services.clock, self._services.workers.disk
+        with Watcher(clock, disk) as watcher:
+            while True:
+                wait = min((fight.next_at - clock.boot() for fight in self._pending()), default=float("inf"))
+                interval = min(rescan_interval, timedelta(seconds=max(0.0, min(wait, 3600.0))))
+                await watcher.hint(lambda: self._files().keys(), interval)
+                await self.look()
+
+    async def look(self) -> None:
+        """Compare once, and put right what differs."""
+        async with self._exclusive:
+            files = self._files()
+            now = await self._services.workers.disk(lambda: watch.fingerprints(files))
+            right: dict[Path, watch.Fingerprint] = {}
+            for keeper in {id(keeper): keeper for keeper in files.values()}.values():
+                own = {file.path: now[file.path] for file in keeper.job.profile.token_file}
+                if all(self._seen.get(path) == seen for path, seen in own.items()) or await self._is_right(keeper):
+                    right |= own  # as they were seen before they were found to be right
+            self._seen = right
+
+    def _files(self) -> Mapping[Path, Keeper]:
+        return {file.path: keeper for keeper in self._crew.keepers for file in keeper.job.profile.token_file}
+
+    async def _is_right(self, keeper: Keeper) -> bool:
+        """Whether nothing had to be put right; what cannot be looked at yet is not."""
+        name, clock = keeper.job.profile.name, self._services.clock
+        if self._fight(name).next_at > clock.boot():
+            return False
+        if not await keeper.repair():
+            return True
+        if self._fight(name).repaired(clock.boot()):
+            self._services.log.warning(
+                "output.contested",
+                profile=name,
+                paths=[str(file.path) for file in keeper.job.profile.token_file],
+                message="another program keeps changing what the agent writes; repairs become rarer",
+                hint="who else writes there? let one of the two write elsewhere",
+            )
+        return False
+
+    def _fight(self, name: str) -> _Fight:
+        return self._fights.setdefault(name, _Fight())
+
+    def _pending(self) -> list[_Fight]:
+        boot = self._services.clock.boot()
+        return [fight for fight in self._fights.values() if fight.next_at > boot]

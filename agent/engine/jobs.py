@@ -1,0 +1,137 @@
+"""From a profile to a job: its credential and trust root loaded from disk, as a value that can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent import files, status
+from agent.errors import CredentialError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from agent.config.model import Config, Profile
+    from agent.credentials.store import Credential, CredentialStore
+    from agent.rotation import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Stands where a credential should be that cannot be used; a value, so that jobs can be compared.
+
+    The hint does not count: it may tell how long ago something was.
+    """
+
+    kind: str
+    path: Path
+    message: str
+    hint: str = field(compare=False)
+
+    def error(self) -> CredentialError:
+        """Return the error to report at every attempt."""
+        return CredentialError(self.path, self.message.removeprefix(f"{self.path}: "), hint=self.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A profile with its loaded credentials and trust root; two equal jobs are the same work.
+
+    ``credentials`` are the newest first; ``trust`` is the SHA-256 of the ``ca_file``'s content, None for the system's
+    trust.
+    """
+
+    profile: Profile
+    credentials: tuple[Credential | Unusable, ...]
+    trust: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of credential that the profile names."""
+        return credential_source(self.profile)[0]
+
+    @property
+    def usable(self) -> tuple[Credential, ...]:
+        """The credentials that can be used."""
+        return tuple(each for each in self.credentials if not isinstance(each, Unusable))
+
+    @property
+    def unusable(self) -> tuple[Unusable, ...]:
+        """Those that cannot, and why."""
+        return tuple(each for each in self.credentials if isinstance(each, Unusable))
+
+
+def load_job(profile: Profile, store: CredentialStore, now: datetime) -> Job:
+    """Load what a profile needs from disk; what cannot be used becomes part of the job."""
+    kind, _ = credential_source(profile)
+    try:
+        trust = _trust(profile)
+    except CredentialError as error:
+        return Job(profile, (_unusable(kind, error),))
+    loaded = store.load(profile, now)
+    return Job(
+        profile, tuple(_unusable(kind, each) if isinstance(each, CredentialError) else each for each in loaded), trust
+    )
+
+
+def _unusable(kind: str, error: CredentialError) -> Unusable:
+    return Unusable(kind, error.path, error.message, error.hint)
+
+
+def _trust(profile: Profile) -> str | None:
+    if profile.ca_file is None:
+        return None
+    try:
+        return hashlib.sha256(files.read_bytes(profile.ca_file, limit=16 << 20)).hexdigest()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        hint = "`ca_file` is a PEM file of the authorities to trust"
+        raise CredentialError(profile.ca_file, reason, hint=hint) from error
+
+
+def credential_source(profile: Profile) -> tuple[str, Path | None]:
+    """Return the kind of a profile's credential and the file it comes from."""
+    if profile.certificate:
+        return "certificate", profile.certificate[0].path
+    if profile.federated:
+        return "federated", profile.federated.assertion_file
+    return "client_secret", profile.client_secret_file
+
+
+def watched_files(config: Config) -> Iterator[Path]:
+    """Yield every file whose content decides what the agent does."""
+    yield from config.sources
+    for profile in config.profiles:
+        for certificate in profile.certificate:
+            yield from (each for each in (certificate.path, certificate.key, certificate.password_file) if each)
+        yield from (each for each in (profile.ca_file, profile.client_secret_file) if each)
+
+
+def output_files(config: Config) -> Iterator[Path]:
+    """Yield all files the agent writes."""
+    yield from (file.path for profile in config.profiles for file in profile.token_file)
+    yield config.agent.runtime_dir / "status.json"
+    yield config.agent.state_dir / "state.json"
+
+
+def credential_status(job: Job, accepted: Credential | None, refused: Mapping[str, Refusal]) -> status.CredentialStatus:
+    """Return what `status` shows of a profile's credentials: the one in use, and why a newer one is not."""
+    kind, path = credential_source(job.profile)
+    errors = [each.message for each in job.unusable]
+    errors += [refused[each.identity].message for each in job.usable if each.identity in refused]
+    candidate_error = "; ".join(errors) or None
+    shown = accepted or next(iter(job.usable), None)
+    if shown is None:
+        return status.CredentialStatus(kind, str(path), candidate_error=candidate_error)
+    return status.CredentialStatus(
+        kind,
+        str(shown.path),
+        subject=shown.subject,
+        thumbprint=shown.thumbprint,
+        thumbprint_sha256=shown.thumbprint_sha256,
+        not_after=shown.not_after,
+        candidate_error=candidate_error,
+    )

@@ -1,0 +1,116 @@
+"""From a token to the files its readers know, and to the records that recognise it after a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent import files, formats, state, status
+from agent.errors import OutputError
+from agent.output import sink
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from agent.config.model import Profile, TokenFile
+    from agent.engine.services import Services
+    from agent.tokens import AccessToken
+
+
+async def publish(profile: Profile, token: AccessToken, services: Services, *, event: str = "token.written") -> int:
+    """Write a token to all files of the profile, then remember it; return how many had to be written.
+
+    Args:
+        profile: whose files they are.
+        token: the token.
+        services: the collaborators.
+        event: how the log calls a file that had to be written.
+
+    Raises:
+        OutputError: the first of the files that could not be written; the others were, all the same.
+    """
+    outcomes = await services.workers.disk(lambda: [_write(profile, file, token) for file in profile.token_file])
+    _note(profile, outcomes, token, services, event)
+    for outcome in outcomes:
+        if isinstance(outcome, OutputError):
+            raise outcome
+    before = services.board.records.get(profile.name)
+    services.board.remember(profile.name, state.record_of(profile, token))
+    if before and before.on_removal == "delete":  # the new file stands; now an old path of this profile may go
+        unclaimed = [Path(path) for path in before.paths if Path(path) not in services.board.claimed]
+        await delete(unclaimed, profile.name, services, before.followed)
+    return sum(isinstance(outcome, sink.Written) and outcome.changed for outcome in outcomes)
+
+
+def _write(profile: Profile, token_file: TokenFile, token: AccessToken) -> sink.Written | OutputError:
+    """Write one file; a failure is returned, so that the other files are written nevertheless."""
+    try:
+        return sink.write(token_file.path, formats.render(token, profile, token_file), sink.access_of(token_file))
+    except OutputError as error:
+        return error
+
+
+def _note(
+    profile: Profile,
+    outcomes: Sequence[sink.Written | OutputError],
+    token: AccessToken,
+    services: Services,
+    event: str,
+) -> None:
+    """Log what was written and put it on the board."""
+    known = services.board.profiles.get(profile.name)
+    before = {file.path: file.written_at for file in known.token_files} if known else {}
+    shown = []
+    for token_file, outcome in zip(profile.token_file, outcomes, strict=True):
+        path, written_at = str(token_file.path), before.get(str(token_file.path))
+        if isinstance(outcome, sink.Written):
+            written_at = services.clock.now() if outcome.changed else written_at or token.acquired_at
+            if outcome.changed:
+                extra = {"warning": outcome.warning} if outcome.warning else {}
+                services.log.info(event, profile=profile.name, path=path, token_sha256=token.fingerprint, **extra)
+        shown.append(status.TokenFileStatus(path, token_file.format, written_at))
+    services.board.update(profile.name, token_files=tuple(shown))
+
+
+async def recall(profile: Profile, services: Services) -> AccessToken | None:
+    """Return the token that an earlier run published for the same identity, if a file still has it."""
+    record = services.board.records.get(profile.name)
+    if record is None or record.identity != state.identity(profile):
+        return None
+    return await services.workers.disk(lambda: _on_disk(profile, record))
+
+
+def _on_disk(profile: Profile, record: state.Record) -> AccessToken | None:
+    for token_file in profile.token_file:
+        try:
+            secret = formats.extract(files.read_bytes(token_file.path), profile, token_file, record.token_type)
+        except OSError:
+            continue
+        if secret is not None and (token := record.restore(secret)):
+            return token
+    return None
+
+
+async def delete_all(profile: Profile, services: Services) -> None:
+    """Delete the token files of a profile."""
+    followed = [str(file.path) for file in profile.token_file if file.follow_symlink]
+    await delete([file.path for file in profile.token_file], profile.name, services, followed)
+
+
+async def delete(paths: Iterable[Path], profile: str, services: Services, followed: Collection[str]) -> None:
+    """Delete token files that must not serve any longer; one that cannot be deleted is said so.
+
+    Args:
+        paths: the files.
+        profile: whose they were.
+        services: the collaborators.
+        followed: those of them that were written through a symbolic link.
+    """
+    for path in paths:
+        follow = str(path) in followed
+        try:
+            await services.workers.disk(lambda path=path, follow=follow: sink.remove(path, follow_symlink=follow))  # type: ignore[misc]
+        except OutputError as error:
+            services.log.error("token.undeleted", profile=profile, message=error.message, hint=error.hint)
+        else:
+            services.log.info("token.deleted", profile=profile, path=str(path))

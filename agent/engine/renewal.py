@@ -1,0 +1,271 @@
+"""Keep one profile fresh: acquire, check, publish, wait; for ever, whatever happens.
+
+``once`` takes the same steps a single time. When is decided by `schedule`, with which credential by `rotation`;
+everything done is done by an edge. An edge's error becomes part of the profile's progress, and one log event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from agent import clock, rotation, schedule, state, status, tokens
+from agent.diagnosis import CREDENTIAL_CODES
+from agent.engine import acquisition, jobs, publishing
+from agent.engine.progress import Progress, noted
+from agent.errors import AcquisitionError, AgentError, OutputError, RejectedError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from agent.credentials.store import Credential
+    from agent.engine.jobs import Job
+    from agent.engine.services import Services
+    from agent.tokens import AccessToken
+
+
+def refresh_at(job: Job, token: AccessToken, services: Services) -> datetime:
+    """Return when this token is to be renewed."""
+    return schedule.refresh_at(token, job.profile.refresh, services.jitter(job.profile.name))
+
+
+class Keeper:
+    """Keeps one profile fresh. ``progress`` is where it stands; a successor may begin there (`progress.inherit`)."""
+
+    def __init__(self, job: Job, services: Services, progress: Progress | None = None) -> None:
+        self.job = job
+        self.progress = progress or Progress(next_at=services.clock.now())
+        self._services, self._profile = services, job.profile
+        self._offset = clock.offset(services.clock)
+        self._writing = anyio.Lock()  # the files have one writer at a time: a step or a repair
+        self._stepped = anyio.Event()
+
+    async def run(self) -> None:
+        """Keep the profile's token files fresh until cancelled."""
+        try:
+            await self._run()
+        finally:
+            self._stepped.set()  # whoever waits for a step of ours waits in vain
+
+    async def _run(self) -> None:
+        await self.resume()
+        while True:
+            self.show()
+            await self._services.clock.sleep_until(self._wake_at())
+            self._rejudge()
+            now = self._services.clock.now()
+            if self.progress.next_at <= now:
+                await self.step()
+            elif rotation.due(self._candidates(), self.progress.refused, now):
+                await self.prove()
+            elif self.progress.ends_at <= now:
+                await self.expire()
+
+    async def resume(self) -> None:
+        """Find out what is there: a token that belongs to this profile is used until it is due."""
+        token = self.progress.token or await publishing.recall(self._profile, self._services)
+        now = self._services.clock.now()
+        if token is None or token.expires_at <= now:
+            return
+        try:
+            tokens.check(token, self._profile.expect)
+            if self.progress.token is None:
+                self.progress = replace(self.progress, next_at=refresh_at(self.job, token, self._services))
+            await self._publish(token)  # repairs what changed meanwhile; costs nothing if nothing did
+        except AcquisitionError:
+            self.progress = replace(self.progress, next_at=now)  # not what the profile expects (any more)
+        except OutputError as error:
+            self.progress = replace(self.progress, token=token, unpublished=token)
+            self._failed(error)
+
+    @property
+    def in_use(self) -> Credential | None:
+        """The credential that worked last, or will be tried first."""
+        return self.progress.accepted or next(iter(self.job.usable), None)
+
+    async def step(self) -> None:
+        """Make one attempt: a new token acquired, checked and on disk; or a failure, noted."""
+        try:
+            await self._attempt()
+        finally:
+            self._stepped.set()
+
+    async def stepped(self) -> None:
+        """Wait for the end of the first attempt, however long ago, or of the keeper."""
+        await self._stepped.wait()
+
+    async def _attempt(self) -> None:
+        token, now = self.progress.unpublished, self._services.clock.now()
+        try:
+            if token is None or now >= refresh_at(self.job, token, self._services):
+                token = await self._acquire(self._usable(now))
+            await self._publish(token)
+        except AgentError as error:
+            self.progress = replace(self.progress, unpublished=token if isinstance(error, OutputError) else None)
+            self._failed(error)
+        else:
+            self._succeeded(token)
+
+    async def prove(self) -> None:
+        """Try a new credential though no token is needed; accepted, it and its token take over."""
+        now = self._services.clock.now()
+        for candidate in rotation.due(self._candidates(), self.progress.refused, now):
+            try:
+                token = await acquisition.acquire(self.job, candidate, self._services)
+            except AgentError as error:
+                self._refuse(candidate, error)
+                continue
+            self._accept(candidate)
+            self.progress = replace(self.progress, unpublished=token, next_at=self._services.clock.now())
+            await self.step()
+            return
+
+    async def repair(self) -> int:
+        """Put the token files right, without an acquisition; return how many had to be."""
+        async with self._writing:
+            token = self.progress.token
+            if token is None or self.progress.expired:
+                return 0
+            try:
+                return await publishing.publish(self._profile, token, self._services, event="output.repaired")
+            except OutputError as error:
+                self._services.log.warning(
+                    "output.unrepaired", profile=self._profile.name, message=error.message, hint=error.hint
+                )
+                return 1
+
+    async def expire(self) -> None:
+        """Deal with a token that ended before a new one came."""
+        self.progress = replace(self.progress, expired=True)
+        self._services.log.error("token.expired", profile=self._profile.name)
+        if self._profile.on_expiry == "delete":
+            async with self._writing:
+                await publishing.delete_all(self._profile, self._services)
+
+    def make_due(self) -> None:
+        """Let the next step be now."""
+        self.progress = replace(self.progress, next_at=self._services.clock.now())
+
+    def show(self) -> None:
+        """Put the progress on the board."""
+        progress, token = self.progress, self.progress.token
+        self._services.board.update(
+            self._profile.name,
+            acquired_at=token.acquired_at if token else None,
+            expires_at=token.expires_at if token else None,
+            token_sha256=token.fingerprint if token else None,
+            degraded_at=schedule.degraded_at(token, self._profile.refresh) if token else None,
+            refresh_at=progress.next_at,
+            consecutive_failures=progress.failures,
+            last_error=progress.error,
+            credential=jobs.credential_status(self.job, progress.accepted, progress.refused),
+        )
+
+    def _wake_at(self) -> datetime:
+        """Return what comes first: the next attempt, a candidate's turn, or the end of the token."""
+        candidate_at = rotation.due_at(self._candidates(), self.progress.refused)
+        return min(self.progress.next_at, self.progress.ends_at, candidate_at)
+
+    def _candidates(self) -> Sequence[Credential]:
+        return rotation.newer(self.job.usable, self.progress.accepted)
+
+    def _usable(self, now: datetime) -> Sequence[Credential]:
+        """Return the credentials to try now; if nothing can be used, say why.
+
+        Raises:
+            CredentialError: there is none.
+        """
+        usable = rotation.order(self.job.usable, self.progress.accepted, self.progress.refused, now)
+        if not usable:
+            raise self.job.unusable[0].error()
+        return usable
+
+    async def _acquire(self, credentials: Sequence[Credential]) -> AccessToken:
+        """Return a token acquired with the first credential that the provider takes."""
+        for credential in credentials[:-1]:
+            try:
+                token = await acquisition.acquire(self.job, credential, self._services)
+            except RejectedError as error:
+                if error.code not in CREDENTIAL_CODES:
+                    raise
+                self._refuse(credential, error)
+            else:
+                self._accept(credential)
+                return token
+        token = await acquisition.acquire(self.job, credentials[-1], self._services)
+        self._accept(credentials[-1])
+        return token
+
+    def _accept(self, credential: Credential) -> None:
+        before = self.progress.accepted
+        if before and before.identity != credential.identity:
+            self._services.log.info(
+                "certificate.promoted",
+                profile=self._profile.name,
+                thumbprint=credential.thumbprint,
+                replaces=before.thumbprint,
+                path=str(credential.path),
+            )
+        refused = {name: refusal for name, refusal in self.progress.refused.items() if name != credential.identity}
+        self.progress = replace(self.progress, accepted=credential if credential.lasting else None, refused=refused)
+
+    def _refuse(self, credential: Credential, error: AgentError) -> None:
+        """Note that a candidate cannot be used yet; the credential that worked last goes on."""
+        refusal = rotation.refuse(
+            self.progress.refused.get(credential.identity), error.message, self._services.clock.now()
+        )
+        self.progress = replace(self.progress, refused={**self.progress.refused, credential.identity: refusal})
+        self._services.log.warning(
+            "certificate.rejected",
+            profile=self._profile.name,
+            thumbprint=credential.thumbprint,
+            path=str(credential.path),
+            message=error.message,
+            hint=error.hint,
+            retry_at=status.rfc3339(refusal.retry_at),
+        )
+
+    async def _publish(self, token: AccessToken) -> None:
+        async with self._writing:
+            await publishing.publish(self._profile, token, self._services)
+            self.progress = replace(self.progress, token=token, expired=False)
+
+    def _succeeded(self, token: AccessToken) -> None:
+        next_at = refresh_at(self.job, token, self._services)
+        self.progress = replace(self.progress, next_at=next_at, unpublished=None, failures=0, error=None, exit_code=0)
+
+    def _failed(self, error: AgentError) -> None:
+        """Note a failure and decide when to try again."""
+        now, failures = self._services.clock.now(), self.progress.failures + 1
+        next_at = _retry_at(now, failures, error, self._services)
+        last_error, token = noted(error, now), self.progress.token
+        self._services.log.warning(
+            "acquisition.failed",
+            profile=self._profile.name,
+            **{name: getattr(last_error, name) for name in ("kind", "code", "message", "hint", "correlation_id")},
+            failures=failures,
+            retry_at=status.rfc3339(next_at),
+            runway_seconds=int(schedule.runway(now, token.expires_at if token else None).total_seconds()),
+        )
+        self.progress = replace(
+            self.progress, next_at=next_at, failures=failures, error=last_error, exit_code=error.exit_code
+        )
+
+    def _rejudge(self) -> None:
+        """After a step of the wall clock, put all instants where they belong by the new time."""
+        step = clock.offset(self._services.clock) - self._offset
+        if abs(step) < clock.STEP:
+            return
+        self._offset += step
+        self.progress = self.progress.shifted(step)
+        if self.progress.token:
+            self._services.board.remember(self._profile.name, state.record_of(self._profile, self.progress.token))
+
+
+def _retry_at(now: datetime, failures: int, error: AgentError, services: Services) -> datetime:
+    if isinstance(error, TransientError) and error.unreachable and error.retry_after is not None:
+        return now + error.retry_after  # the authority's back-off, which the gate keeps
+    return schedule.retry_at(now, failures, error, services.random())

@@ -1,0 +1,244 @@
+"""Make the set of running jobs equal to what is on disk, from the start of the agent to its stop.
+
+A signal or a changed file only says "look again": everything is loaded and compared, and what differs is
+restarted. Restarting a profile's job is the only reload mechanism there is; a restarted job goes on with its token,
+so nothing is acquired that is not due.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from agent.engine import jobs, publishing, requests
+from agent.engine.changes import Changes, plan_changes
+from agent.engine.crew import Crew
+from agent.engine.expiry import Expiry
+from agent.engine.guard import Guard
+from agent.errors import ConfigurationError
+from agent.output import sink
+from agent.watching import watch
+from agent.watching.watcher import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    from agent.config.model import Config
+    from agent.engine.jobs import Job
+    from agent.engine.loading import Loader
+    from agent.engine.progress import Progress
+    from agent.engine.services import Services
+
+
+async def prepare(config: Config, services: Services) -> None:
+    """Deal with what happened while no agent ran: leftovers of a crash, profiles that were removed."""
+    board = services.board
+    claim_files(config, services)
+    await services.workers.disk(board.restore)
+    owners = [file.owner for profile in config.profiles for file in profile.token_file if file.owner]
+    await services.workers.disk(lambda: sink.sweep(jobs.output_files(config), owners))
+    for name in sorted(board.records.keys() - {profile.name for profile in config.profiles}):
+        await clean_up(name, services)
+
+
+def claim_files(config: Config, services: Services) -> None:
+    """Say which paths belong to configured profiles."""
+    paths = (file.path for profile in config.profiles for file in profile.token_file)
+    services.board.claimed = frozenset(paths)
+
+
+async def clean_up(name: str, services: Services) -> None:
+    """Deal with the token files of a profile that is no longer configured."""
+    record = services.board.records.get(name)
+    if record and record.on_removal == "delete":
+        paths = [Path(path) for path in record.paths if Path(path) not in services.board.claimed]
+        await publishing.delete(paths, name, services, record.followed)
+    services.board.forget(name)
+
+
+class Supervisor:
+    """Runs the jobs of one agent.
+
+    Args of the constructor: ``config`` was just loaded by ``loader``; ``accept`` is told of each configuration that
+    comes into force later, such as for the level of the log.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        config: Config,
+        loader: Loader,
+        accept: Callable[[Config], None] = lambda _config: None,
+    ) -> None:
+        self._services, self._config, self._loader, self._accept = services, config, loader, accept
+        self._seen: watch.Contents = {}
+        self._reloading = anyio.Lock()
+        self._complaints: dict[str, str] = {}
+        self._expiry = Expiry(services)
+        self._crew: Crew
+
+    async def run(self, signals: AsyncIterator[signal.Signals]) -> None:
+        """Keep all profiles fresh until SIGTERM or SIGINT; SIGHUP looks again.
+
+        Args:
+            signals: of this process, as `anyio.open_signal_receiver` yields them.
+        """
+        services = self._services
+        async with anyio.create_task_group() as tasks:
+            self._crew = Crew(services, tasks)
+            tasks.start_soon(services.board.keep_saved, services.workers)
+            tasks.start_soon(self._follow_clock)
+            await prepare(self._config, services)
+            await self._reconcile(self._config)
+            tasks.start_soon(self._watch)
+            tasks.start_soon(Guard(self._crew, services, self._reloading).keep, self._config.agent.rescan_interval)
+            await tasks.start(requests.serve, self, self._config.agent.runtime_dir, services)
+            services.log.info("agent.started", pid=services.board.agent.pid, profiles=len(self._crew.jobs))
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    services.log.info("agent.stopping", signal=number.name)
+                    break
+                await self._look_again(reason="SIGHUP")
+            await self._crew.replace(list(self._crew.jobs), [])
+            tasks.cancel_scope.cancel()
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Leave the disk as the profiles want it; token files stay by default."""
+        for profile in self._config.profiles:
+            if profile.on_stop == "delete":
+                await publishing.delete_all(profile, self._services)
+        await self._services.workers.disk(self._services.board.save)
+
+    async def _follow_clock(self) -> None:
+        """Name each step of the wall clock; the keepers judge for themselves what it means to them."""
+        async for step in self._services.clock.steps():
+            self._services.log.warning("clock.stepped", seconds=round(step.total_seconds(), 1))
+
+    async def _watch(self) -> None:
+        """Compare contents whenever something may have changed; the comparison is the truth, events only hasten it."""
+        with Watcher(self._services.clock, self._services.workers.disk) as watcher:
+            while True:
+                hint = await watcher.hint(self._places, self._config.agent.rescan_interval)
+                if hint.kind == "degraded":
+                    self._services.log.warning("watch.degraded", message=hint.message)
+                if self._config.agent.watch and await self._has_changed():
+                    await self._look_again(reason="a file changed")
+                self._expiry.look(self._crew.keepers)
+
+    def _places(self) -> list[Path]:
+        return list(self._loader.places(self._config)) if self._config.agent.watch else []
+
+    async def _has_changed(self) -> bool:
+        """Whether something differs from what is in force, and whoever changes it is done."""
+        if await self._look() != self._seen:
+            return await watch.settled(self._look, self._services.clock) != self._seen
+        # What cannot be used may be mended by time alone (not valid yet) or by a folder's mode.
+        return any(job.unusable for job in self._crew.jobs.values())
+
+    async def _look(self) -> watch.Contents:
+        return await self._services.workers.disk(lambda: self._loader.look(self._config))
+
+    async def _look_again(self, *, reason: str) -> None:
+        """Reload because something may have changed; log and status say if it was refused."""
+        with contextlib.suppress(ConfigurationError):
+            await self.reload(reason=reason)
+
+    async def reload(self, *, reason: str) -> Changes:
+        """Load everything anew and act on what differs.
+
+        Raises:
+            ConfigurationError: it cannot be used, and nothing has changed.
+        """
+        async with self._reloading:
+            try:
+                config = await self._services.workers.disk(self._loader.config)
+            except ConfigurationError as error:
+                self._seen = {**await self._look(), **self._loader.read}
+                self._services.board.update_agent(config_error=error.message)
+                self._services.log.error("config.rejected", reason=reason, message=error.message)
+                raise
+            return await self._reconcile(config)
+
+    async def plan(self) -> Changes:
+        """Return what a reload would do now; nothing is changed, not even what is shown.
+
+        Raises:
+            ConfigurationError: the configuration on disk cannot be used.
+        """
+        async with self._reloading:
+            config = await self._services.workers.disk(self._loader.config)
+            return plan_changes(await self._desired(config), self._crew.jobs)
+
+    async def refresh(self, names: Iterable[str]) -> dict[str, Progress]:
+        """Acquire new tokens now and return how each profile stands after one attempt.
+
+        Args:
+            names: of running profiles; others are left out.
+        """
+        async with self._reloading:
+            running = self._crew.jobs.keys() & set(names)
+            keepers = [keeper for name in running if (keeper := await self._crew.restart(name))]
+        for keeper in keepers:
+            await keeper.stepped()
+        return {keeper.job.profile.name: keeper.progress for keeper in keepers}
+
+    async def _reconcile(self, config: Config) -> Changes:
+        """Make the running jobs those of a configuration."""
+        services = self._services
+        self._config = config
+        self._accept(config)
+        self._seen = {**await self._look(), **self._loader.read}
+        desired = await self._desired(config)
+        self._complain(desired)
+        changes = plan_changes(desired, self._crew.jobs)
+        claim_files(config, services)
+        await self._crew.replace(changes.stop, [desired[name] for name in changes.start])
+        for name in changes.removed:
+            await clean_up(name, services)
+        services.board.arrange([profile.name for profile in config.profiles])
+        services.board.update_agent(loaded_at=services.clock.now(), config_error=None)
+        self._log_loaded(config, changes)
+        return changes
+
+    def _log_loaded(self, config: Config, changes: Changes) -> None:
+        self._services.log.info(
+            "config.loaded",
+            path=str(config.path),
+            profiles=len(config.profiles),
+            added=list(changes.added),
+            changed=sorted(changes.changed),
+            removed=list(changes.removed),
+        )
+        for warning in config.warnings:
+            self._services.log.warning("config.warning", message=warning)
+
+    async def _desired(self, config: Config) -> dict[str, Job]:
+        """Load all jobs; a credential that cannot be used does not displace one that works."""
+        now = self._services.clock.now()
+        loaded = await self._services.workers.disk(lambda: self._loader.jobs(config, now))
+        running = self._crew.jobs
+        return {job.profile.name: _keep_working(job, running) for job in loaded}
+
+    def _complain(self, desired: Mapping[str, Job]) -> None:
+        """Log each unusable credential, once as long as the reason stays the same."""
+        complaints = {name: job.unusable[0] for name, job in desired.items() if job.unusable}
+        for name, unusable in complaints.items():
+            if self._complaints.get(name) != unusable.message:
+                self._services.log.error(
+                    "certificate.rejected", profile=name, message=unusable.message, hint=unusable.hint
+                )
+        self._complaints = {name: unusable.message for name, unusable in complaints.items()}
+
+
+def _keep_working(job: Job, running: Mapping[str, Job]) -> Job:
+    """Return the job with the credentials at work, where what is on disk cannot be used and nothing else changed."""
+    before = running.get(job.profile.name)
+    if before is None or job.usable or before.profile != job.profile:
+        return job
+    return dataclasses.replace(job, credentials=(*job.unusable, *(each for each in before.usable if each.lasting)))

@@ -1,0 +1,222 @@
+"""Changes on disk: what differs is restarted, everything else keeps its token, timer and back-off."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from agent.errors import ConfigurationError
+from tests import virtual
+from tests.certificate_helpers import make_certificate, pool_key
+from tests.engine_helpers import World
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MINUTE = 60.0
+NAMES = [f"p{number}" for number in range(50)]
+
+
+def test_one_of_many_changes(tmp_path: Path) -> None:
+    """Of fifty profiles one gets another scope: one request follows, and the others keep their instants."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure(*NAMES)
+        async with world.running():
+            await anyio.sleep(10 * MINUTE)
+            before = {name: world.state(name)["refresh_at"] for name in NAMES}
+            text = (tmp_path / "config.toml").read_text()
+            world.write("config.toml", text.replace("api://p7/", "api://seven/"))
+            changes = await world.supervisor.reload(reason="test")
+            assert list(changes.lines()) == ["changed    p7: scopes", "untouched  49 profiles"]
+            await anyio.sleep(5)
+            assert len(world.requests()) == 51
+            after = {name: world.state(name)["refresh_at"] for name in NAMES}
+            assert {name for name in NAMES if before[name] != after[name]} == {"p7"}
+
+    virtual.run(main)
+
+
+def test_a_broken_configuration_changes_nothing(tmp_path: Path) -> None:
+    """What cannot be used is refused whole; all goes on, and status and log say why."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure("one", "two")
+        async with world.running():
+            await anyio.sleep(MINUTE)
+            good = (tmp_path / "config.toml").read_text()
+            world.write("config.toml", good + "\nnonsense = [")
+            with pytest.raises(ConfigurationError):
+                await world.supervisor.reload(reason="test")
+            assert "config.toml" in str(world.services.board.agent.config_error)
+            assert len(world.log.named("config.rejected")) == 1
+            await anyio.sleep(30 * MINUTE)
+            assert world.state("one")["state"] == world.state("two")["state"] == "fresh"
+            world.write("config.toml", good)
+            await world.supervisor.reload(reason="test")
+            assert world.services.board.agent.config_error is None
+        assert len(world.requests()) == 4
+
+    virtual.run(main)
+
+
+def test_the_scan_notices_by_itself(tmp_path: Path) -> None:
+    """Without any event the periodic comparison finds a changed configuration within its interval; SIGHUP at once."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure("one")
+        async with world.running():
+            await anyio.sleep(MINUTE)
+            world.configure("one", "two")
+            await anyio.sleep(11)
+            assert world.token("two")
+            world.configure("one", "two", "three", agent="watch = false")
+            await world.send_signal(signal.SIGHUP)
+            await anyio.sleep(0.5)
+            assert world.token("three")
+            world.configure("one", agent="watch = false")
+            await anyio.sleep(MINUTE)
+            assert world.token("two")
+            await world.send_signal(signal.SIGHUP)
+            await anyio.sleep(0.5)
+            assert world.token("two") is None
+
+    virtual.run(main)
+
+
+def test_on_removal(tmp_path: Path) -> None:
+    """A profile that leaves takes its file along, unless it is to be kept; also when no agent ran meanwhile."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure("one", "two", "three", two='on_removal = "keep"')
+        async with world.running():
+            await anyio.sleep(1)
+            world.configure("one", "three")
+            await world.supervisor.reload(reason="test")
+            assert world.token("two")
+        world.configure("one")
+        async with world.running():
+            await anyio.sleep(1)
+            assert world.token("three") is None
+            assert world.token("one")
+
+    virtual.run(main)
+
+
+def test_a_changed_path_never_leaves_a_gap(tmp_path: Path) -> None:
+    """A new path is written, with the same token and no request, before the old one goes."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure()
+        async with world.running():
+            await anyio.sleep(1)
+            old = world.token()
+            world.configure(app='token_file = { path = "moved.token" }')
+            await world.supervisor.reload(reason="test")
+            await anyio.sleep(1)
+            assert world.token("moved") == old
+            assert world.token() is None
+            events = [(event["event"], event.get("path", "").rpartition("/")[2]) for event in world.log.events]
+            assert events.index(("token.written", "moved.token")) < events.index(("token.deleted", "app.token"))
+        assert len(world.requests()) == 1
+
+    virtual.run(main)
+
+
+def test_two_profiles_exchange_their_files(tmp_path: Path) -> None:
+    """A path that another profile takes over is never deleted on behalf of the one that had it."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure("one", "two")
+        async with world.running():
+            await anyio.sleep(1)
+            one, two = world.token("one"), world.token("two")
+            world.configure("one", "two", one='token_file = "two.token"', two='token_file = "one.token"')
+            await world.supervisor.reload(reason="test")
+            await anyio.sleep(2)
+            assert (world.token("one"), world.token("two")) == (two, one)
+
+    virtual.run(main)
+
+
+def test_plan_changes_nothing(tmp_path: Path) -> None:
+    """A plan says what a reload would do, and does not do it."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure("one", "two")
+        async with world.running():
+            await anyio.sleep(1)
+            world.configure("two", "three", two='mode = "0640"'.replace("mode", "timeout").replace("0640", "7s"))
+            changes = await world.supervisor.plan()
+            assert list(changes.lines()) == [
+                "added      three",
+                "changed    two: timeout",
+                "removed    one",
+                "untouched  0 profiles",
+            ]
+            await anyio.sleep(1)
+            assert world.token("one")
+            assert world.token("three") is None
+            assert list((await world.supervisor.reload(reason="test")).lines()) == list(changes.lines())
+
+    virtual.run(main)
+
+
+def test_refresh_acquires_now(tmp_path: Path) -> None:
+    """A refresh asks for a new token at once, only for the profiles named, and tells what came of it."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure("one", "two")
+        async with world.running():
+            await anyio.sleep(MINUTE)
+            before = world.token("one")
+            results = await world.supervisor.refresh(["one", "nobody"])
+            assert list(results) == ["one"]
+            assert results["one"].error is None
+            assert world.token("one") != before
+            assert len(world.requests()) == 3
+            world.provider.fault("drop", None)
+            assert (await world.supervisor.refresh(["two"]))["two"].exit_code == 75
+            assert world.token("two")
+
+    virtual.run(main)
+
+
+def test_a_broken_certificate_never_displaces_a_good_one(tmp_path: Path) -> None:
+    """Half a file, a stranger's certificate, an expired one: each is named, and the old pair goes on signing."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure()
+        good = world.pair
+        other = make_certificate("other", pool_key(1))
+        expired = make_certificate("old", not_after=virtual.START)
+        broken = [good.pem[:700], b"", good.key_pem + other.cert_pem, expired.pem]
+        async with world.running():
+            await anyio.sleep(1)
+            for content in broken:
+                world.write("app.pem", content)
+                await world.supervisor.reload(reason="test")
+                await anyio.sleep(31 * MINUTE)
+                shown = world.state()
+                assert shown["state"] == "fresh"
+                assert shown["credential"]["candidate_error"]
+                assert shown["credential"]["thumbprint"] == good.thumbprint
+            assert len(world.log.named("certificate.rejected")) == len(broken)
+            world.write("app.pem", good.pem)
+            await world.supervisor.reload(reason="test")
+            assert world.state()["credential"]["candidate_error"] is None
+        assert not world.log.named("acquisition.failed")
+
+    virtual.run(main)
