@@ -1,0 +1,167 @@
+"""The command line: finds the command, and turns what comes out of it into a message and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import click
+
+from agent import __version__
+from agent.commands import common
+from agent.errors import AgentError, ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TextIO
+
+COMMANDS = {
+    "run": "Keep every profile's token file fresh until stopped.",
+    "once": "Acquire what is due, write it, and exit.",
+    "check": "Validate configuration, certificates and output folders.",
+    "plan": "Show what a reload would do now.",
+    "reload": "Let the running agent reload now.",
+    "refresh": "Let the running agent get a new token now.",
+    "status": "Show how fresh each profile is.",
+    "wait": "Return when token files are valid.",
+    "get": "Print a fresh token.",
+    "exec": "Run a command with a valid token.",
+    "show": "Decode a token's header and claims.",
+    "cert": "Make a certificate, or look at one.",
+    "explain": "Explain an AADSTS error: what it means and how to fix it.",
+    "schema": "Print the JSON Schema of the configuration.",
+    "emulator": "Run a local, strict stand-in for Entra's token endpoint.",
+    "demo": "See the whole story on this machine, without any account.",
+}
+"""Every command with its line of help: listing them imports none of them."""
+_BUG = "unexpected failure, please report it"
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module only when the command is called."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names in the order in which people meet them."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; every command has --version and --config, also where it needs none."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"agent.commands.{cmd_name}").command
+        names = {option for parameter in command.params for option in parameter.opts}
+        if "--config" not in names:
+            command.params.append(click.Option(["-c", "--config"], expose_value=False, hidden=True))
+        if "--version" not in names:
+            command.params.append(_version_option())
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from their lines of help."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _version_option() -> click.Option:
+    def show(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click calls it
+        if value:
+            click.echo(f"token-agent {__version__}")
+            ctx.exit()
+
+    return click.Option(
+        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="Show the version and exit."
+    )
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=common.examples(
+        "token-agent demo                     see it work, no account needed",
+        "token-agent check --online           is everything right?",
+        "token-agent run                      what the service runs",
+        "token-agent explain AADSTS700027     what does this error want from me?",
+    ),
+)
+@common.config_option
+@click.pass_context
+def main(ctx: click.Context, config: object) -> None:
+    """Keep Microsoft Entra ID app-only tokens fresh in files, for applications that can only read a file."""
+    ctx.obj = config
+
+
+main.params.append(_version_option())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return the exit code (sysexits.h; see `agent.errors`)."""
+    code = _call(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        _let_go(stream)
+    return code
+
+
+def _call(arguments: Sequence[str]) -> int:
+    """Run a command; what it raises becomes a message and an exit code."""
+    try:
+        result = main.main(args=list(arguments), prog_name="token-agent", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        result = error.exit_code
+    except click.ClickException as error:
+        with contextlib.suppress(OSError):
+            error.show()
+        result = error.exit_code
+    except AgentError as error:
+        result = complain(error)
+    except (KeyboardInterrupt, click.Abort):
+        result = 128 + signal.SIGINT  # as shells do
+    except SystemExit:
+        result = 0  # what click makes of a reader of our output that has left (`| head`)
+    except Exception as error:  # noqa: BLE001 - the one place where a bug is turned into exit code 1
+        result = _unexpected(error)
+    return result if isinstance(result, int) else 0
+
+
+def _let_go(stream: TextIO | None) -> None:
+    """Write out what is left; if it cannot be, drop it, or Python would complain and change the exit code."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def complain(error: AgentError) -> int:
+    """Print an operator's error to standard error, and return its exit code."""
+    if isinstance(error, ConfigurationError):
+        lines = [f"token-agent: {problem}" for problem in error.problems]
+        count = len(error.problems)
+        lines.append(f"token-agent: the configuration has {count} problem{'s' * (count != 1)}")
+    else:
+        lines = [f"token-agent: {error.message}", *([f"  hint: {error.hint}"] if error.hint else [])]
+    _say(lines)
+    return error.exit_code
+
+
+def _unexpected(error: Exception) -> int:
+    """Tell of a bug: places and messages only, never values of variables. A service tells its log."""
+    from agent import log
+
+    text = log.redact("".join(traceback.format_exception(error)))
+    if log.is_configured():
+        log.get_logger().critical("agent.failed", message=_BUG, exception=text)
+    else:
+        _say([f"token-agent: {_BUG}", text])
+    return 1
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Print to standard error; a message that cannot be written does not change the outcome."""
+    with contextlib.suppress(OSError):
+        click.echo("\n".join(lines), err=True)

@@ -1,0 +1,102 @@
+"""What the commands share that talk to the running agent: where it is, how to ask it, how to say what went wrong."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent import control, files, lock
+from agent.commands import common
+from agent.errors import UnreachableError
+from agent.peek import peek_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from agent.control import Answer
+
+EXIT_BY_KIND = {"configuration": 78, "output": 78, "rejected": 77, "transient": 75}
+PATIENCE = 600.0
+"""Seconds for an answer; the agent's own time limits are shorter, an operator's patience as well."""
+
+
+def directory(config: Path | None) -> Path:
+    """Return the runtime directory, also where the configuration may not be read.
+
+    The services that read tokens have a $RUNTIME_DIRECTORY of their own, in which no agent is.
+    """
+    path = common.config_path(config, os.environ)
+    rest = {name: value for name, value in os.environ.items() if name != "RUNTIME_DIRECTORY"}
+    first, second = (peek_settings(path, environ, files.read_bytes).runtime_dir for environ in (os.environ, rest))
+    return second if not _inhabited(first) and _inhabited(second) else first
+
+
+def _inhabited(directory: Path) -> bool:
+    """Tell whether an agent is or was there."""
+    return os.path.lexists(directory / lock.NAME)
+
+
+def ask(directory: Path, request: Mapping[str, Any]) -> Answer:
+    """Ask the agent of a runtime directory.
+
+    Raises:
+        UnreachableError: there is none, or it does not answer.
+    """
+    try:
+        return control.ask(directory, request, PATIENCE)
+    except UnreachableError as error:
+        pid = lock.holder(directory)
+        if pid is None:
+            message = f"no agent is running ({error.message})"
+            raise UnreachableError(message, hint=error.hint or START) from None
+        hint = error.hint or "a `token-agent once` takes no requests; a running agent says in its log why it does not"
+        raise UnreachableError(f"process {pid} is the agent here, but {error.message}", hint=hint) from None
+
+
+START = "start it: systemctl start token-agent, or token-agent run"
+
+
+def say(message: str, hint: str = "") -> None:
+    """Print a message to standard error."""
+    click.echo(f"token-agent: {message}", err=True)
+    if hint:
+        click.echo(f"  hint: {hint}", err=True)
+
+
+def failed(message: str, exit_code: int, hint: str = "") -> click.exceptions.Exit:
+    """Print what is wrong, and return what ends the command when it is raised."""
+    say(common.printable(message), common.printable(hint))
+    return click.exceptions.Exit(exit_code)
+
+
+def accept(answer: Answer) -> Answer:
+    """Return an answer, or end the command if it is a refusal."""
+    if answer["ok"]:
+        return answer
+    if "unknown" in answer:
+        raise unknown(answer["unknown"], answer["known"])
+    problems = answer.get("problems") or []
+    for problem in problems:
+        say(common.printable(str(problem)))
+    code = answer.get("exit_code")
+    exit_code = code if isinstance(code, int) else 69
+    if problems:
+        count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+        raise failed(f"refused: the configuration has {count}; what is running stays as it is", exit_code)
+    raise failed(str(answer.get("message")), exit_code, str(answer.get("hint") or ""))
+
+
+def unknown(names: Sequence[str], known: Sequence[str]) -> click.UsageError:
+    """Return the error of names that no profile has."""
+    return click.UsageError(f"no profile named {', '.join(names)}; the agent keeps {', '.join(known) or 'none'}")
+
+
+def show_lines(answer: Answer) -> None:
+    """Print the lines of an answer, and what deserves a look."""
+    for line in answer.get("lines", ()):
+        click.echo(common.printable(str(line)))
+    for warning in answer.get("warnings", ()):
+        say(f"not used: {common.printable(str(warning))}")

@@ -1,0 +1,72 @@
+"""From a configuration to the engine's collaborators, with the machine's own time, chance and network."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from agent import __version__, files, lock, log
+from agent.clock import SystemClock
+from agent.engine.board import Board
+from agent.engine.gate import Gate
+from agent.engine.services import Services, Transports
+from agent.network.entra import Discovery
+from agent.output import sink
+from agent.status import AgentStatus
+from agent.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.config.model import Config
+
+
+@contextmanager
+def engine(config: Config, mode: Literal["run", "once"]) -> Iterator[Services]:
+    """Hold the runtime directory and yield what the engine works with.
+
+    Raises:
+        OutputError: a directory of the agent cannot be used.
+        BusyError: another agent holds it.
+    """
+    settings = config.agent
+    sink.make_directory(settings.runtime_dir, 0o755)
+    sink.make_directory(settings.state_dir, 0o700)
+    with lock.hold(settings.runtime_dir):
+        transports = Transports()
+        try:
+            yield services(config, mode, transports)
+        finally:
+            transports.close()
+
+
+def services(config: Config, mode: Literal["run", "once"], transports: Transports) -> Services:
+    """Assemble the collaborators with the machine's own time, chance and network."""
+    clock, logger = SystemClock(), log.get_logger()
+    status = AgentStatus(
+        version=__version__, pid=os.getpid(), started_at=datetime.now(UTC), config_path=str(config.path), mode=mode
+    )
+    return Services(
+        clock=clock,
+        random=random.random,
+        machine=machine_id(),
+        log=logger,
+        workers=Workers(config.agent.max_in_flight),
+        gate=Gate(clock, random.random, config.agent.max_in_flight),
+        discovery=Discovery(clock),
+        transport=transports,
+        board=Board(status, config.agent, clock, logger),
+    )
+
+
+def machine_id() -> str:
+    """Return what tells this machine from others of a fleet (machine-id(5)); the host name where there is none."""
+    try:
+        return files.read_bytes(Path("/etc/machine-id")).decode().strip() or socket.gethostname()
+    except (OSError, ValueError):
+        return socket.gethostname()

@@ -1,0 +1,86 @@
+"""``token-agent once``: a single round, for cron, for timers, and for a first try."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.commands import common
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from agent.config.model import Config, Profile
+    from agent.engine.progress import Progress
+
+SEVERITY = (78, 77, 75, 1)
+"""Of several failures the exit code names the one that most needs a person."""
+
+
+@click.command(
+    epilog=common.examples(
+        "token-agent once                 bring every profile up to date",
+        "token-agent once graph --force   a new token now, due or not",
+    )
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--force", is_flag=True, help="Acquire also what is not due.")
+@common.config_option
+def command(names: tuple[str, ...], config: Path | None, *, force: bool) -> int:
+    """Acquire what is due, write it, and exit.
+
+    Without NAME all profiles. A token on disk that is not due is left alone. Exit codes: 0 everything asked for is
+    fresh; 75 not now, try again; 77 refused, a person must act; 78 a file or folder is wrong. Of several the
+    one that most needs a person.
+    """
+    import os
+
+    import anyio
+
+    from agent import log
+    from agent.commands import assembly
+    from agent.credentials.store import CredentialStore
+    from agent.engine.oneshot import once
+
+    loaded = common.read_config(config)
+    selected = select(loaded, names)
+    level = "error" if sys.stderr.isatty() and loaded.agent.log_level == "info" else loaded.agent.log_level
+    log.configure(level, loaded.agent.log_format, os.environ)
+
+    async def main() -> dict[str, Progress]:
+        with assembly.engine(loaded, "once") as services:
+            return await once(loaded, selected, services, CredentialStore(), force=force)
+
+    return report(anyio.run(main))
+
+
+def select(config: Config, names: Sequence[str]) -> list[Profile]:
+    """Return the profiles named, or all.
+
+    Raises:
+        click.UsageError: there is no such profile.
+    """
+    known = {profile.name: profile for profile in config.profiles}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise click.UsageError(f"no profile named {', '.join(unknown)}; the configuration has {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
+
+
+def report(results: Mapping[str, Progress]) -> int:
+    """Print how each profile stands, and return the exit code."""
+    codes = {progress.exit_code for progress in results.values()}
+    width = max(map(len, results), default=0)
+    for name, progress in results.items():
+        token, error = progress.token, progress.error
+        if error is None and token is not None:
+            click.echo(f"{name:{width}}  fresh until {token.expires_at:%Y-%m-%d %H:%M:%S} UTC")
+            continue
+        code = f" ({error.code})" if error and error.code and error.code not in error.message else ""
+        click.echo(f"{name:{width}}  failed: {error.message if error else 'unknown'}{code}", err=True)
+        if error and error.hint:
+            click.echo(f"{'':{width}}  hint: {error.hint}", err=True)
+    return next((code for code in SEVERITY if code in codes), 0)

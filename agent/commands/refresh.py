@@ -1,0 +1,67 @@
+"""``token-agent refresh``: new tokens now, from the running agent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent import status
+from agent.commands import asking, common
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SEVERITY = (78, 77, 75)
+"""Of several failures the exit code names the one that most needs a person; as `once` does."""
+
+
+@click.command(
+    epilog=common.examples(
+        "token-agent refresh graph    after a role was granted: the new token has it",
+        "token-agent refresh graph billing",
+        "token-agent refresh --all    after an outage: do not wait for the next try",
+    )
+)
+@click.argument("names", nargs=-1, metavar="NAME... | --all")
+@click.option("--all", "everything", is_flag=True, help="Refresh every profile.")
+@common.config_option
+def command(names: tuple[str, ...], config: Path | None, *, everything: bool) -> int:
+    """Ask the running agent for new tokens now, and wait for one attempt each.
+
+    Also ends the waiting of a profile that the provider refused. A token that is still good stays in its file if the
+    attempt fails.
+
+    Exit codes: 0 all have a new token; 75 not now, try again; 77 refused, a person must act; 78 a file or folder
+    is wrong (of several the one that most needs a person); 69 no agent is running, or it does not answer.
+    """
+    if everything == bool(names):
+        raise click.UsageError("name profiles, or say --all")
+    request = {"op": "refresh", "names": "all" if everything else list(names)}
+    answer = asking.accept(asking.ask(asking.directory(config), request))
+    return report(answer["profiles"])
+
+
+def report(profiles: Mapping[str, Any]) -> int:
+    """Print how each profile stands, and return the exit code."""
+    width = max(map(len, profiles), default=0)
+    codes = set()
+    for name, outcome in profiles.items():
+        error = outcome["error"]
+        if error is None:
+            click.echo(f"{name:{width}}  fresh until {_instant(outcome['expires_at'])}")
+            continue
+        codes.add(asking.EXIT_BY_KIND.get(error["kind"], 75))
+        code = f" ({error['code']})" if error["code"] and error["code"] not in error["message"] else ""
+        click.echo(f"{name:{width}}  failed: {common.printable(error['message'])}{code}", err=True)
+        if error["hint"]:
+            click.echo(f"{'':{width}}  hint: {common.printable(error['hint'])}", err=True)
+        if outcome["state"] in ("fresh", "degraded"):
+            click.echo(f"{'':{width}}  the token on disk is good until {_instant(outcome['expires_at'])}", err=True)
+    return next((code for code in SEVERITY if code in codes), 0)
+
+
+def _instant(text: str | None) -> str:
+    instant = status.parse_rfc3339(text)
+    return f"{instant:%Y-%m-%d %H:%M:%S} UTC" if instant else "-"

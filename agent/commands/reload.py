@@ -1,0 +1,62 @@
+"""``token-agent reload``: the running agent looks at configuration and certificates again, now."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.commands import asking, common
+from agent.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.control import Answer
+
+
+@click.command(
+    epilog=common.examples(
+        "token-agent reload                      do not wait for the watch",
+        "token-agent plan && token-agent reload  see it first",
+        "ExecReload=/usr/bin/token-agent reload  systemctl reload tells of refusals",
+    )
+)
+@common.config_option
+def command(config: Path | None) -> int:
+    """Ask the running agent to reload now, and print what changed.
+
+    Only profiles that differ are restarted, and they go on with their tokens. If anything is wrong, all problems are
+    printed and nothing changes. A certificate that cannot be used is named, and the one at work stays.
+
+    Exit codes: 0 reloaded; 78 refused, the configuration is wrong; 69 no agent is running, or it does not answer.
+    """
+    asking.show_lines(asked(config, "reload"))
+    return 0
+
+
+def asked(config: Path | None, op: str) -> Answer:
+    """Return what the agent answers to a request about its configuration.
+
+    Raises:
+        ConfigurationError: the file is not even TOML, and with it unknown where the agent is.
+        UnreachableError: there is no agent.
+    """
+    try:
+        return asking.accept(asking.ask(asking.directory(config), {"op": op}))
+    except UnreachableError:
+        _refuse_nonsense(common.config_path(config, os.environ))
+        raise
+
+
+def _refuse_nonsense(path: Path) -> None:
+    """Raise what keeps a configuration from being read at all; one that is not there is no such thing."""
+    from agent import files
+    from agent.config import source
+
+    try:
+        content = files.read_bytes(path)
+    except OSError:
+        return
+    source.parse(path, content)

@@ -1,0 +1,163 @@
+"""The control socket: one question, one answer, each a line of JSON; then the connection is closed.
+
+Here are the socket itself, and the end that asks: plain blocking code, so that commands which ask import nothing
+heavy. Those who ask are served in `reception`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAME = "control.sock"
+MAX_REQUEST = 64 << 10
+"""Bytes of a request; several hundred profiles can be named in it."""
+MAX_REPLY = 64 << 20
+BACKLOG = 128
+
+Answer = dict[str, Any]
+
+_CHUNK = 1 << 16
+_LONGEST_ADDRESS = 107
+"""Bytes of a path in a socket's address (unix(7), less the NUL)."""
+_TIMEVAL = struct.Struct("ll")
+
+
+def refusal(message: str, *, hint: str = "", exit_code: int = 69) -> Answer:
+    """Return the answer to a request that is not carried out."""
+    return {"ok": False, "exit_code": exit_code, "message": message, "hint": hint}
+
+
+# ---- the agent's end
+
+
+def listen(directory: Path) -> socket.socket:
+    """Open the socket of a runtime directory, which the caller holds the lock of: one that is there is a dead agent's.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path = directory / NAME
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        os.fchmod(listener.fileno(), 0o600)  # before it has a name: Linux gives the name the same mode
+        with _address(path) as address:
+            listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def remove(directory: Path) -> None:
+    """Take the socket's name away, when nobody answers there any more."""
+    with contextlib.suppress(OSError):
+        (directory / NAME).unlink()
+
+
+# ---- the asking end
+
+
+def ask(directory: Path, request: object, timeout: float) -> Answer:
+    """Ask the agent of a runtime directory, and return its answer.
+
+    Args:
+        directory: the runtime directory.
+        request: anything JSON has.
+        timeout: in seconds, for all of it.
+
+    Raises:
+        UnreachableError: why there is no answer, and the socket.
+    """
+    path, deadline = directory / NAME, time.monotonic() + timeout
+    message = json.dumps(request).encode()
+    if len(message) > MAX_REQUEST:
+        raise UnreachableError("the request is too long for one connection", hint="name fewer profiles, or all of them")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            _connect(connection, path, timeout)
+            content = _exchange(connection, message, deadline)
+    except OSError as error:
+        raise _unreachable(path, error, timeout) from error
+    return _understood(content, path)
+
+
+def _connect(connection: socket.socket, path: Path, timeout: float) -> None:
+    """Connect; where the backlog is full this waits, unlike a connection that was made not to block."""
+    seconds = max(timeout, 0.001)
+    connection.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1_000_000))
+    )
+    with _address(path) as address:
+        connection.connect(address)
+
+
+def _exchange(connection: socket.socket, message: bytes, deadline: float) -> bytes:
+    """Return all that was answered; a refusal may come before the question was taken."""
+    heard = bytearray()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        _until(connection, deadline).sendall(message + b"\n")
+    while not heard.endswith(b"\n") and len(heard) < MAX_REPLY:
+        chunk = _until(connection, deadline).recv(_CHUNK)
+        if not chunk:
+            break
+        heard += chunk
+    return bytes(heard)
+
+
+def _until(connection: socket.socket, deadline: float) -> socket.socket:
+    """Let the next call end at the deadline."""
+    connection.settimeout(max(deadline - time.monotonic(), 0.001))
+    return connection
+
+
+def _understood(content: bytes, path: Path) -> Answer:
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
+        said = "something else than an agent does" if content else "nothing, and closed the connection"
+        raise UnreachableError(f"{path}: it answered {said}", hint="see the agent's log; was it just stopped?")
+    return answer
+
+
+def _unreachable(path: Path, error: OSError, timeout: float) -> UnreachableError:
+    if isinstance(error, PermissionError):
+        reason, hint = "not permitted", "root and the agent's own user may ask it"
+    elif isinstance(error, TimeoutError | BlockingIOError):
+        reason, hint = f"no answer within {timeout:g} s", "see the agent's log"
+    elif isinstance(error, FileNotFoundError | NotADirectoryError):
+        reason, hint = "there is no such socket", ""
+    elif isinstance(error, ConnectionRefusedError):
+        reason, hint = "nobody answers there any more", ""
+    else:
+        reason, hint = error.strerror or type(error).__name__, ""
+    return UnreachableError(f"{path}: {reason}", hint=hint)
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """Return what to bind or connect to; a path too long for an address goes by way of its open directory."""
+    if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
+        yield str(path)
+        return
+    descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{path.name}"
+    finally:
+        os.close(descriptor)

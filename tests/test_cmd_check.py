@@ -1,0 +1,132 @@
+"""`token-agent check` from outside: everything that is wrong in one go, nothing changed, exit codes for scripts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.certificate_helpers import make_certificate, written
+from tests.process_helpers import Scene, run, scene, start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Scene]:
+    """A provider, an app, and room."""
+    with scene(tmp_path) as made:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "state").mkdir(mode=0o700)
+        yield made
+
+
+def contents(directory: Path) -> dict[str, tuple[int, bytes | None]]:
+    """Return everything below a directory, to be compared."""
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_all_is_well(stage: Scene) -> None:
+    """A good configuration exits 0 and shows what was looked at: certificate, thumbprint, token file."""
+    config = stage.config()
+    done = run("check", "--config", config)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"configuration {config}"
+    assert lines[1] == "profile graph"
+    assert stage.pair.thumbprint in lines[2]
+    assert "expires in 299 days" in lines[2]
+    assert f"{stage.directory}/run/graph.token (raw, 0600)" in lines[3]
+    assert lines[4:] == ["1 profile: all is well"]
+    assert stage.provider.requests == []
+
+
+def test_nothing_changes(stage: Scene) -> None:
+    """No file is written, changed or left behind, with --online either."""
+    config = stage.config()
+    before = contents(stage.directory)
+    run("check", "--config", config)
+    assert run("check", "--online", "--config", config).returncode == 0
+    assert contents(stage.directory) == before
+
+
+def test_directories_need_not_exist(tmp_path: Path) -> None:
+    """On a machine where no agent has run yet, its own directories are not missed and not made."""
+    with scene(tmp_path) as stage:
+        assert run("check", "--config", stage.config()).returncode == 0
+        assert not (tmp_path / "run").exists()
+        asked = stage.profile(token_file={"path": "graph.token", "group": "no-such-group"})
+        done = run("check", "--config", stage.config(asked))
+        assert done.returncode == 78
+        assert "no-such-group" in done.stderr
+
+
+def test_everything_at_once(stage: Scene) -> None:
+    """All problems of all profiles are reported in one run, each with its hint; the exit code is 78."""
+    now = datetime.now(UTC)
+    expired = make_certificate(not_before=now - timedelta(days=9), not_after=now - timedelta(days=2))
+    written(stage.directory / "old.pem", expired.pem)
+    config = stage.config(
+        stage.profile("good"),
+        stage.profile("missing", certificate=stage.directory / "missing.pem"),
+        stage.profile("expired", certificate=stage.directory / "old.pem"),
+        stage.profile("nowhere", token_file=stage.directory / "no" / "token"),
+        stage.profile("nobody", token_file=[{"path": stage.directory / "n.token", "group": "no-such-group"}]),
+    )
+    done = run("check", "--config", config)
+    assert done.returncode == 78
+    for said in ("missing.pem: ", "old.pem: ", f"{stage.directory}/no/token: ", "no-such-group", "hint: "):
+        assert said in done.stderr
+    assert done.stderr.count("ERROR") == 4
+    assert "all is well" not in done.stdout
+    assert "profile good" in done.stdout
+
+
+def test_configuration_problems(stage: Scene) -> None:
+    """A file that is no configuration is reported whole: every problem with file and line; exit 78."""
+    config = stage.config(stage.profile(clientid="x"), stage.profile("a", scopes=None), log_levl="info")
+    done = run("check", "--config", config)
+    assert (done.returncode, done.stdout) == (78, "")
+    problems = done.stderr.splitlines()
+    assert problems[-1] == f"token-agent: the configuration has {len(problems) - 1} problems"
+    assert all(line.startswith(f"token-agent: {config}:") for line in problems[:-1])
+    for said in ("log_level", "client_id", "scopes"):
+        assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (None, 0, "answered with a token for 60 min"),
+        ({"kind": "error", "code": 700016}, 77, "AADSTS700016"),
+        ({"kind": "status", "endpoint": "token"}, 75, "AADSTS90033"),
+    ],
+    ids=str,
+)
+def test_online(stage: Scene, fault: dict[str, object] | None, code: int, said: str) -> None:
+    """--online asks the provider once for each profile, writes no token, and tells refusals from outages."""
+    config = stage.config()
+    if fault:
+        stage.provider.fault(**fault, count=None)  # type: ignore[arg-type]
+    done = run("check", "--online", "--config", config)
+    assert done.returncode == code
+    assert said in (done.stderr if fault else done.stdout)
+    assert stage.token_requests == 1
+    assert not (stage.directory / "run" / "graph.token").exists()
+
+
+def test_while_an_agent_runs(stage: Scene) -> None:
+    """A check beside a running agent works and does not disturb it."""
+    config = stage.config()
+    with start("run", "--config", config) as agent:
+        agent.wait_for("token.written")
+        assert run("check", "--config", config).returncode == 0
+        assert run("status", "--config", config).returncode == 0
+        assert agent.stop() == 0

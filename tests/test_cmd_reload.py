@@ -1,0 +1,142 @@
+"""`token-agent reload` from outside: what the running agent did, or why it did nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent import lock
+from tests.certificate_helpers import written
+from tests.process_helpers import COMMAND, PATIENCE, Scene, current_certificate, environment, run, scene, start
+from tests.test_cli import HEAVY, imported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.process_helpers import Running
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Scene]:
+    """A provider, an app, and room."""
+    with scene(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def agent(stage: Scene) -> Iterator[Running]:
+    """An agent that does not look at its files by itself, and has its token."""
+    with start("run", "--config", stage.config(watch=False)) as running:
+        running.wait_for("agent.started")
+        running.wait_for("token.written")
+        yield running
+
+
+def test_reload(stage: Scene, agent: Running) -> None:
+    """Only what differs is touched and told, a profile a line; the others keep their tokens."""
+    config = stage.config(stage.profile(), stage.profile("b"), watch=False)
+    done = run("reload", "--config", config)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "added      b\nuntouched  1 profile\n", "")
+    agent.wait_for("token.written", profile="b")
+    token = stage.token()
+    stage.config(stage.profile("b", timeout="30s", refresh={"at": 0.4}), watch=False)
+    done = run("reload", "--config", config)
+    assert done.stdout == "changed    b: timeout, refresh\nremoved    graph\nuntouched  0 profiles\n"
+    assert run("reload", "--config", config).stdout == "untouched  1 profile\n"
+    assert not (stage.directory / "run" / "graph.token").exists()
+    assert token
+
+
+def test_certificate(stage: Scene, agent: Running) -> None:
+    """A new certificate is a change of the profile; one that cannot be used is told, and the one at work stays."""
+    pair = current_certificate(number=1)
+    stage.provider.register(certificate=pair)
+    written(stage.certificate, pair.pem)
+    done = run("reload", "--config", stage.directory / "config.toml")
+    assert (done.returncode, done.stdout) == (0, "changed    graph: certificate on disk\nuntouched  0 profiles\n")
+    written(stage.certificate, b"nonsense")
+    done = run("reload", "--config", stage.directory / "config.toml")
+    assert done.returncode == 0
+    assert f"not used: graph: {stage.certificate}" in done.stderr
+    assert run("refresh", "graph", "--config", stage.directory / "config.toml").returncode == 0
+    assert agent.stop() == 0
+
+
+def test_refused(stage: Scene, agent: Running) -> None:
+    """A configuration that cannot be used exits 78 with all its problems, file and line; what runs goes on."""
+    config = stage.config(stage.profile(clientid="x"), stage.profile("b", scopes=None), log_levl="info")
+    done = run("reload", "--config", config)
+    assert (done.returncode, done.stdout) == (78, "")
+    for said in ("log_levl", "clientid", "scopes"):
+        assert said in done.stderr
+    *problems, last = done.stderr.splitlines()
+    assert all(line.startswith(f"token-agent: {config}:") for line in problems)
+    assert last == "token-agent: refused: the configuration has 3 problems; what is running stays as it is"
+    event = agent.wait_for("config.rejected")
+    assert event["reason"] == "asked for"
+    assert run("refresh", "graph", "--config", config).returncode == 0
+
+
+@pytest.mark.parametrize("custom", [True, False])
+def test_no_toml(stage: Scene, agent: Running, *, custom: bool) -> None:
+    """A file that is not even TOML exits 78 with the line, also if with it the way to the agent is lost."""
+    config = stage.directory / "config.toml"
+    config.write_text("[agent]\nnonsense\n")
+    more = {} if custom else {"RUNTIME_DIRECTORY": str(stage.directory / "run")}
+    done = run("reload", "--config", config, environ=more)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert f"token-agent: {config}:2: not valid TOML" in done.stderr
+    assert agent.stop() == 0
+
+
+def test_no_agent(stage: Scene) -> None:
+    """Without an agent the exit code is 69, and how to start one is said; so it is after its end or its death."""
+    config = stage.config()
+
+    def ask() -> subprocess.CompletedProcess[str]:
+        return run("reload", "--config", config)
+
+    done = ask()
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "no agent is running" in done.stderr
+    assert str(stage.directory / "run" / "control.sock") in done.stderr
+    assert "systemctl start token-agent" in done.stderr
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with start("run", "--config", config) as running:
+            running.wait_for("agent.started")
+            assert ask().returncode == 0
+            running.stop(number)
+        done = ask()
+        assert (done.returncode, "no agent is running" in done.stderr) == (69, True)
+
+
+def test_mute_agent(stage: Scene) -> None:
+    """Who holds the directory is named if it does not answer, as a `once` does not."""
+    config = stage.config()
+    (stage.directory / "run").mkdir()
+    with lock.hold(stage.directory / "run"):
+        done = run("reload", "--config", config)
+    assert done.returncode == 69
+    assert f"process {os.getpid()} is the agent here, but" in done.stderr
+
+
+def test_stop_does_not_wait(stage: Scene, agent: Running) -> None:
+    """An agent that is stopped in the middle of a request ends in time, and the caller is told."""
+    stage.provider.fault("hang", count=None)
+    command = [*COMMAND, "refresh", "graph", "--config", str(stage.directory / "config.toml")]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as caller:
+        stage.wait_for_requests(2)
+        assert agent.stop(timeout=2) == 0
+        _, said = caller.communicate(timeout=PATIENCE)
+    assert caller.returncode == 69
+    assert "closed the connection" in said
+
+
+def test_light(stage: Scene) -> None:
+    """Asking imports none of the libraries that work."""
+    assert not imported("reload", "--config", stage.config()) & HEAVY
