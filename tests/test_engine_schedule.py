@@ -43,7 +43,7 @@ def test_a_day_asks_forty_eight_times(tmp_path: Path) -> None:
 
     async def main(loop: virtual.VirtualLoop) -> None:
         world = World(loop, tmp_path)
-        world.configure()
+        world.configure(agent='rescan_interval = "10m"')
         async with world.running():
             await anyio.sleep(24 * HOUR - 1)
         assert len(world.requests()) == 48

@@ -1,0 +1,28 @@
+"""What holds for all tests: nothing of the user's environment reaches them, and CI skips nothing."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+SKIP_NOTHING = "TOKEN_AGENT_SKIP_NOTHING"
+"""Set where everything is installed that any test needs: what would be skipped there has failed."""
+_FOREIGN = ("TOKEN_AGENT_CONFIG", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "JOURNAL_STREAM")
+
+for _name in _FOREIGN:
+    os.environ.pop(_name, None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure where nothing may be skipped."""
+    report = yield
+    if report.skipped and os.environ.get(SKIP_NOTHING) and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"{SKIP_NOTHING} is set, and this was skipped: {reason}"
+    return report
