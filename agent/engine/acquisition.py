@@ -26,13 +26,16 @@ async def acquire(job: Job, credential: Credential, services: Services) -> Acces
     profile = job.profile
     if credential.lasting:  # the others are read, and so checked, at their use
         credential.check(services.clock.now())
-    transport = await services.workers.disk(lambda: services.transport(profile, job.trust))
     timeout = profile.timeout.total_seconds()
 
     def begin() -> tuple[Callable[[], entra.Acquired], Callable[[], None]]:
         call = Call(timeout)
-        discovery, clock = services.discovery, services.clock
-        return (lambda: entra.acquire(profile, credential, transport, call, discovery, clock)), call.abort
+
+        def ask() -> entra.Acquired:
+            transport = services.transport(profile, job.trust)  # may have to read a trust root
+            return entra.acquire(profile, credential, transport, call, services.discovery, services.clock)
+
+        return ask, call.abort
 
     began = services.clock.boot()
     async with services.gate.admit((profile.authority_url, job.trust, profile.proxy), profile.name):

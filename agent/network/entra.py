@@ -15,6 +15,7 @@ What comes from outside is checked in `_Wire`, before MSAL sees it, and MSAL see
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from agent.network.transport import Call, Transport
 
 __all__ = ["Acquired", "Discovery", "acquire", "timed_out"]
+
+# MSAL looks for this optional package whenever an application is made; that it is absent is worth remembering, for the
+# search costs as much as a third of a signature.
+sys.modules.setdefault("msal_extensions", None)  # type: ignore[arg-type]
 
 ENTRA_ASSERTION_LIFETIME = timedelta(minutes=10)
 """As MSAL's own; Entra accepts it (learn.microsoft.com, "Certificate credentials": 5 to 10 minutes)."""
