@@ -54,6 +54,8 @@ class Crew:
             await working.ended.wait()
         for job in start:
             before = ended.get(job.profile.name)
+            if before is None or before.keeper.job.usable != job.usable:
+                self._announce(job)
             self._start(self._successor(job, before.keeper) if before else Keeper(job, self._services))
 
     async def restart(self, name: str) -> Keeper | None:
@@ -77,17 +79,20 @@ class Crew:
         working = _Working(keeper, anyio.CancelScope(), anyio.Event())
         name = keeper.job.profile.name
         self._working[name] = working
-        for credential in keeper.job.usable:
+        keeper.show()
+        self._tasks.start_soon(_work, working, name=f"profile {name}")
+
+    def _announce(self, job: Job) -> None:
+        """Say which credentials a job has."""
+        for credential in job.usable:
             self._services.log.info(
                 "certificate.loaded",
-                profile=name,
+                profile=job.profile.name,
                 kind=credential.kind,
                 path=str(credential.path),
                 thumbprint=credential.thumbprint,
                 not_after=status.rfc3339(credential.not_after),
             )
-        keeper.show()
-        self._tasks.start_soon(_work, working, name=f"profile {name}")
 
 
 async def _work(working: _Working) -> None:

@@ -229,6 +229,11 @@ class Keeper:
         )
 
     async def _publish(self, token: AccessToken) -> None:
+        # Shielded: what is on disk must be what a successor is told, or it would put the old token back.
+        with anyio.CancelScope(shield=True):
+            await self._publish_whole(token)
+
+    async def _publish_whole(self, token: AccessToken) -> None:
         async with self._writing:
             await publishing.publish(self._profile, token, self._services)
             self.progress = replace(self.progress, token=token, expired=False)
