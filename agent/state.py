@@ -30,7 +30,8 @@ class Record:
 
     ``identity`` ties it to authority, client and scopes; ``token_sha256`` (hex) to the token on disk;
     ``on_removal`` is what the profile wanted for ``paths`` when it was last seen; ``followed`` are those of them
-    that were written through a symbolic link.
+    that were written through a symbolic link; ``announced`` is the hash of the token for which the hook
+    (``on_refresh``) has come to its end.
     """
 
     identity: str
@@ -42,6 +43,7 @@ class Record:
     paths: tuple[str, ...]
     on_removal: str
     followed: tuple[str, ...] = ()
+    announced: str = ""
 
     def restore(self, secret: str) -> AccessToken | None:
         """Return the token, if this is the one that was recorded."""
@@ -107,6 +109,7 @@ def _plain(record: Record) -> dict[str, Any]:
         "paths": list(record.paths),
         "on_removal": record.on_removal,
         "followed": list(record.followed),
+        "announced": record.announced,
     }
 
 
@@ -125,6 +128,7 @@ def _record(entry: Mapping[str, Any]) -> Record:
         paths=_paths(entry["paths"]),
         on_removal=_text(entry["on_removal"]),
         followed=_paths(entry.get("followed", [])),
+        announced=_text(entry.get("announced", "")),
     )
 
 
