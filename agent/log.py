@@ -1,8 +1,9 @@
 """Events to standard error: one line each, as console text, journal text or JSON; secrets withheld in all of them.
 
+Under systemd they go to the journal itself instead, with their fields, as long as it is there.
 structlog's own loggers carry our events. Records of the libraries (MSAL, urllib3, asyncio, warnings) arrive
 through the standard library's logging and become events called ``library.log``. Every text value of every event
-goes through `redact`; the renderers come last and are exchangeable. Writing never fails: a log that cannot be
+goes through `redaction.redact`; the renderers come last and are exchangeable. Writing never fails: a log that cannot be
 written is lost, the tokens are not.
 """
 
@@ -14,7 +15,10 @@ import os
 import re
 import sys
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+
+from agent import journal, redaction
 
 # structlog takes rich along where it finds it, for tracebacks on a console that are not printed here: 3 MB and 0.1 s
 # of every agent's start. As long as this import lasts there is none.
@@ -28,13 +32,13 @@ if _rich:
     sys.modules["rich"] = _rich
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Callable, Iterable, Mapping, MutableMapping
+    from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
     Event = MutableMapping[str, Any]
 
-WITHHELD = "[withheld]"
 LIBRARIES = ("msal", "urllib3")
 """Heard at debug level too; whatever else logs, from its warnings on."""
 LONGEST = 30_000
@@ -42,43 +46,32 @@ LONGEST = 30_000
 DEEPEST = 6
 """Levels of nesting shown as such; a value that contains itself has no end."""
 
-_NAMES = ("client_secret", "client_assertion", "access_token", "refresh_token", "id_token", "password", "passwd")
-_MARKS = re.compile(r"eyJ|eyAi|ew[ok0]|\.[\w-]{40}|(?i:PRIVATE|://|bearer|pop |authorization|client_|_token|passw)")
-"""What any secret below contains; an ordinary value is done after one search."""
-_SECRETS = (
-    (re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.DOTALL), WITHHELD),
-    (re.compile(r"(?<=://)[^/\s\"'<>]*@"), f"{WITHHELD}@"),
-    # A JWT (RFC 7515, 7516), also one that was cut off: a JSON object in base64url, or three parts with a signature.
-    (re.compile(r"(?:eyJ|eyAi|ewog|ewk[JiK]|ew0K)[\w-]{5,}(?:\.[\w-]*)*"), WITHHELD),
-    (re.compile(r"(?<![\w-])[\w-]{10,}+\.[\w-]*+\.[\w-]{43,}+(?:\.[\w-]*)*"), WITHHELD),
-    (re.compile(r"(?i)(authorization\\?[\"']?\s*[:=]\s*\\?[\"']?\w+\s+)[^\s\"'\\,;]+"), rf"\1{WITHHELD}"),
-    (re.compile(r"(?i)\b((?:bearer|pop)\s+)[\w~+/.=-]{20,}"), rf"\1{WITHHELD}"),
-    # As a form, a URL, JSON, TOML or Python's repr; `client_secret: …` in a sentence about that key stays.
-    (
-        re.compile(
-            rf"(?i)((?:{'|'.join(_NAMES)})(?:\\?[\"']?\s*(?:=|%3D)\s*|\\?[\"']\s*:\s*)b?)"
-            r"(?:\\?\"(?:[^\"\\\n]|\\[^\"\n])*+(?:\\?\"|$)|\\?'(?:[^'\\\n]|\\[^'\n])*+(?:\\?'|$)|[^\s\"'&,;}\\]++)++",
-            re.MULTILINE,
-        ),
-        rf"\1{WITHHELD}",
-    ),
-)
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 """syslog(3)."""
+_NOTHING: tuple[object, ...] = (None, "", [])
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31;1"}
 _UNESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What JSON may hold as it is, but terminals and line readers may not."""
 _PLAIN = re.compile(r"[\w@%+:,./~\[\]-]+", re.ASCII)
 
 
-def configure(level: str, format: str, environ: Mapping[str, str]) -> None:  # noqa: A002 - the key is called log_format
+def configure(
+    level: str,
+    format: str,  # noqa: A002 - the key is called log_format
+    environ: Mapping[str, str],
+    journal_socket: Path = journal.SOCKET,
+) -> None:
     """Set up logging, or change it; loggers that were handed out follow.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
         format: ``console``, ``journal``, ``json``, or ``auto`` for the one that suits standard error.
         environ: for ``NO_COLOR``, ``TERM`` and ``JOURNAL_STREAM``.
+        journal_socket: where the journal takes events; without one they go to standard error, in any format.
     """
+    if format == "auto":
+        format = "console" if _is_terminal() else "journal" if journal.is_stream(environ) else "json"  # noqa: A001 - as above
+    native = format == "journal" and "JOURNAL_STREAM" in environ
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -87,10 +80,10 @@ def configure(level: str, format: str, environ: Mapping[str, str]) -> None:  # n
             processors.format_exc_info,
             _withhold,
             _arrange,
-            _renderer(format, environ),
+            _native if native else _renderer(format, environ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=_StandardError,
+        logger_factory=partial(_ToJournal, journal.Journal(journal_socket)) if native else _StandardError,
         cache_logger_on_first_use=False,  # a cached logger would keep the old level
     )
     root = logging.getLogger()
@@ -111,15 +104,6 @@ def get_logger() -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger())
 
 
-def redact(text: str) -> str:
-    """Return a text with everything masked that looks like a secret."""
-    if not _MARKS.search(text):
-        return text
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    return text
-
-
 def _withhold(_logger: object, _method: str, event: Event) -> Event:
     """Mask secrets in all values, and make them values that JSON has."""
     return {str(key): _clean(value, key) for key, value in event.items()}
@@ -127,17 +111,17 @@ def _withhold(_logger: object, _method: str, event: Event) -> Event:
 
 def _clean(value: object, key: object = None, depth: int = 0) -> Any:
     """Return a value as text, number, truth, None, or lists and objects of these."""
-    if key in _NAMES and value is not None:
-        return WITHHELD
+    if key in redaction.NAMES and value is not None:
+        return redaction.WITHHELD
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, dict) and depth < DEEPEST:
-        return {redact(str(name)): _clean(item, name, depth + 1) for name, item in value.items()}
+        return {redaction.redact(str(name)): _clean(item, name, depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset) and depth < DEEPEST:
         return [_clean(item, depth=depth + 1) for item in value]
     if isinstance(value, float) and value - value == 0:  # neither infinite nor "not a number"
         return value
-    text = redact(value if isinstance(value, str) else str(value))
+    text = redaction.redact(value if isinstance(value, str) else str(value))
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
 
 
@@ -150,8 +134,6 @@ def _arrange(_logger: object, _method: str, event: Event) -> Event:
 def _renderer(format: str, environ: Mapping[str, str]) -> Callable[[object, str, Event], str]:  # noqa: A002 - as above
     """Return the last processor, which makes an event a line."""
     terminal = _is_terminal()
-    if format == "auto":
-        format = "console" if terminal else "journal" if _is_journal(environ) else "json"  # noqa: A001 - as above
     if format == "console":
         coloured = terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
         return _Console(coloured=coloured, wrapped=terminal)
@@ -162,15 +144,6 @@ def _is_terminal() -> bool:
     return sys.stderr is not None and os.isatty(2)
 
 
-def _is_journal(environ: Mapping[str, str]) -> bool:
-    """Tell whether standard error is the journal's stream (systemd.exec(5): JOURNAL_STREAM)."""
-    try:
-        found = os.fstat(2)
-    except OSError:
-        return False
-    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
-
-
 def _json(_logger: object, _method: str, event: Event) -> str:
     line = json.dumps(event, ensure_ascii=False, separators=(", ", ": "))
     return _UNESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
@@ -178,8 +151,29 @@ def _json(_logger: object, _method: str, event: Event) -> str:
 
 def _journal(_logger: object, _method: str, event: Event) -> str:
     """Return text with its priority in front (sd-daemon(3)); the journal itself keeps time and level."""
-    priority = _PRIORITIES.get(event["level"], 6)
-    return f"<{priority}>{' '.join([_inline(event['event']), *_pairs(event)])}"
+    return f"<{_priority(event)}>{_message(event)}"
+
+
+def _native(logger: object, method: str, event: Event) -> tuple[tuple[str], dict[str, Any]]:
+    """Return what the journal keeps of an event, and the line that stands for it where there is no journal."""
+    told = {key: value for key, value in event.items() if key not in ("timestamp", "level") and value not in _NOTHING}
+    long = {key: value for key, value in told.items() if isinstance(value, str) and "\n" in value and key != "event"}
+    below = [f"    {_printable(line)}" for value in long.values() for line in value.splitlines()]
+    fields = [
+        ("MESSAGE", "\n".join([_message({key: told[key] for key in told if key not in long}), *below])),
+        ("PRIORITY", str(_priority(event))),
+        ("SYSLOG_IDENTIFIER", journal.IDENTIFIER),
+        *((journal.name_of(key), value if isinstance(value, str) else _as_json(value)) for key, value in told.items()),
+    ]
+    return (_journal(logger, method, event),), {"fields": fields}
+
+
+def _priority(event: Event) -> int:
+    return _PRIORITIES.get(event["level"], 6)
+
+
+def _message(event: Event) -> str:
+    return " ".join([_inline(event["event"]), *_pairs(event)])
 
 
 class _Console:
@@ -225,15 +219,19 @@ def _wrap(head: str, pairs: list[str], columns: int) -> list[str]:
 def _pairs(event: Event) -> list[str]:
     """Return key=value for all that an event tells besides; what is empty or unknown is left out."""
     rest = ((key, value) for key, value in event.items() if key not in ("timestamp", "level", "event"))
-    return [f"{_printable(key)}={_inline(value)}" for key, value in rest if value not in (None, "", [])]
+    return [f"{_printable(key)}={_inline(value)}" for key, value in rest if value not in _NOTHING]
 
 
 def _inline(value: object) -> str:
     """Return a value on one line, quoted where it is more than a word."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else _as_json(value)
     if _PLAIN.fullmatch(text) or not isinstance(value, str):
         return _printable(text)
     return '"' + _printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _printable(text: str) -> str:
@@ -259,6 +257,20 @@ class _StandardError:
                 data = data[os.write(2, data) :]
         except OSError:
             pass
+
+    debug = info = warning = error = critical = msg
+
+
+class _ToJournal:
+    """Sends events to the journal; while there is none, their lines go to standard error."""
+
+    def __init__(self, entries: journal.Journal, *_names: object) -> None:
+        self._entries, self._instead = entries, _StandardError()
+
+    def msg(self, line: str, fields: Iterable[tuple[str, str]]) -> None:
+        """Send an event."""
+        if not self._entries.send(fields):
+            self._instead.msg(line)
 
     debug = info = warning = error = critical = msg
 

@@ -276,8 +276,8 @@ def answered(document: dict[str, Any]) -> bool:
 
 
 UNMASKED = """
-import agent.harmless, agent.log
-agent.log.redact = agent.harmless.mask = lambda text: text
+import agent.harmless, agent.redaction
+agent.redaction.redact = agent.harmless.mask = lambda text: text
 agent.harmless.without = lambda content, secrets: content
 """
 

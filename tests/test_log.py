@@ -23,7 +23,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import log
+from agent import log, redaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -201,7 +201,7 @@ def test_secrets_withheld(style: str, read: Callable[[], str]) -> None:
     shown = read()
     for secret in (*TOKEN.split("."), "MIIEv", SECRET):
         assert secret not in shown
-    assert shown.count(log.WITHHELD) == 7
+    assert shown.count(redaction.WITHHELD) == 7
 
 
 # Libraries
@@ -379,25 +379,25 @@ INNOCENT = [
 @pytest.mark.parametrize("text", SECRETS.values(), ids=SECRETS.keys())
 def test_redacted(text: str) -> None:
     """A secret is masked in every dress; masking twice is masking once."""
-    masked = log.redact(f"before {text} after")
-    assert log.WITHHELD in masked
+    masked = redaction.redact(f"before {text} after")
+    assert redaction.WITHHELD in masked
     assert masked.startswith("before ")
     for secret in (SECRET, *TOKEN.split("."), "MIIEv", "S" * 43, "5eym8TW"):
         assert secret[:12] not in masked
-    assert log.redact(masked) == masked
+    assert redaction.redact(masked) == masked
 
 
 @pytest.mark.parametrize("text", INNOCENT)
 def test_not_redacted(text: str) -> None:
     """What an operator needs to read is left alone."""
-    assert log.redact(text) == text
+    assert redaction.redact(text) == text
 
 
 @given(before=st.text(max_size=40), after=st.text(max_size=40), claims=st.dictionaries(st.text(max_size=8), st.text()))
 def test_no_token_survives(before: str, after: str, claims: dict[str, str]) -> None:
     """Whatever stands around a token, no part of it is left."""
     token = jwt.encode(claims, "k" * 32)
-    masked = log.redact(f"{before}{token}{after}")
+    masked = redaction.redact(f"{before}{token}{after}")
     assert token.split(".")[2] not in masked
     assert token.split(".")[0] not in masked
 
@@ -408,5 +408,5 @@ PIECES = [*"a.=@ :\\\"'\n", "eyJhbGciOi", "://", "client_secret", "-----BEGIN PR
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=60))
 def test_redaction_settles(pieces: list[str]) -> None:
     """Masking twice is masking once, whatever the text."""
-    masked = log.redact("".join(pieces))
-    assert log.redact(masked) == masked
+    masked = redaction.redact("".join(pieces))
+    assert redaction.redact(masked) == masked
