@@ -171,20 +171,43 @@ def connect(origin: Endpoint, call: Call, tls: ssl.SSLContext, proxy: Proxy | No
     Raises:
         OSError: it cannot be opened; ProxyError if it is the proxy that refuses.
     """
+    return secure(reach(origin, call, proxy), origin, call, tls)
+
+
+def reach(origin: Endpoint, call: Call, proxy: Proxy | None = None) -> socket.socket:
+    """Open the way to a provider, still without TLS; the call watches it.
+
+    Raises:
+        OSError: as `connect`.
+    """
     sock = _dial(proxy.endpoint if proxy else origin, call)
     try:
         if proxy:
             _tunnel(sock, origin, proxy.authorization, call)
-        sock = secure = tls.wrap_socket(sock, server_hostname=origin.host, do_handshake_on_connect=False)
-        call.watch(secure)
-        secure.settimeout(call.remaining())
-        secure.do_handshake()
+    except BaseException:
+        call.watch(None)
+        sock.close()
+        raise
+    return sock
+
+
+def secure(sock: socket.socket, origin: Endpoint, call: Call, tls: ssl.SSLContext) -> Connection:
+    """Do the TLS handshake on what `reach` opened; the socket is closed if that fails.
+
+    Raises:
+        OSError: the certificate is not trusted, or what is there does not speak TLS.
+    """
+    try:
+        sock = wrapped = tls.wrap_socket(sock, server_hostname=origin.host, do_handshake_on_connect=False)
+        call.watch(wrapped)
+        wrapped.settimeout(call.remaining())
+        wrapped.do_handshake()
     except BaseException:
         call.watch(None)
         sock.close()
         raise
     call.watch(None)
-    return Connection(secure, origin)
+    return Connection(wrapped, origin)
 
 
 def _dial(endpoint: Endpoint, call: Call) -> socket.socket:
