@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.errors import OutputError
+from agent.output.access import ACL_ATTRIBUTE
 from agent.output.directories import make_directory, opened, opened_to_list, probe_directory
 from tests import sink_helpers as helpers
 from tests.sink_helpers import GROUP, NOBODY, OTHER, Who, needs_root, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+NO_ID = 0xFFFFFFFF
 
 
 @pytest.fixture
@@ -142,6 +146,29 @@ def test_a_group_that_may_write_is_a_warning(ground: Path) -> None:
         with opened(path) as place:
             assert len(place.warnings) == 2
             assert all(f"group id {GROUP}" in warning for warning in place.warnings)
+
+
+@needs_root
+def test_whose_right_to_write_is_no_news(ground: Path) -> None:
+    """A directory that root's group may write to is nothing to warn of; by an ACL, somebody else may."""
+    home = helpers.directory(ground / "app", mode=0o775, gid=0)
+    with opened(home / "token") as place:
+        assert place.warnings == ()
+    entries = ((0x01, 7, NO_ID), (0x02, 6, OTHER), (0x04, 5, NO_ID), (0x10, 7, NO_ID), (0x20, 5, NO_ID))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    os.setxattr(home, ACL_ATTRIBUTE, acl)
+    with opened(home / "token") as place:
+        (warning,) = place.warnings
+        assert warning.startswith(f"{home}: somebody named in its ACL (getfacl) may write to it")
+
+
+def test_what_cannot_be_a_directory_is_told(ground: Path) -> None:
+    """In /proc no directory can be made; behind a link that leads nowhere the missing one is named."""
+    error = refusal(make_directory, Path("/proc/token-agent"), 0o755)
+    assert "none can be made there" in error.message
+    assert "real file system" in error.hint
+    (ground / "way").symlink_to(ground / "missing")
+    assert f"{ground}/missing does not exist" in refusal(make_directory, ground / "way", 0o755).message
 
 
 def test_descriptors_are_closed(ground: Path) -> None:

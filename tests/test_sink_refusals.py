@@ -208,6 +208,23 @@ def test_a_missing_directory_is_named(ground: Path) -> None:
     assert "not an absolute path" in refusal(sink.remove, Path("token")).message
 
 
+def test_a_directory_missing_behind_a_link_is_named(ground: Path) -> None:
+    """Where a link leads into a directory that is not there, that one is named, not the link's own."""
+    (ground / "token").symlink_to(ground / "missing" / "file")
+    (ground / "way").symlink_to(ground / "missing")
+    for path in (ground / "token", ground / "way" / "token"):
+        error = refused_twice(path, FOLLOW)
+        assert f"the directory {ground}/missing does not exist" in error.message
+        assert error.hint == f"install -d -m 0755 {ground}/missing"
+
+
+def test_a_directory_in_which_no_file_can_be_made_is_not_called_missing() -> None:
+    """In /proc, where the kernel says ENOENT of a directory that is there, a real file system is asked for."""
+    error = refused_twice(Path("/proc/token"))
+    assert "no file can be made in /proc" in error.message
+    assert "real file system" in error.hint
+
+
 def test_a_name_that_is_too_long_is_refused(ground: Path) -> None:
     """A name of 256 bytes is refused, and the limit is named."""
     error = refused_twice(ground / ("t" * 256))

@@ -1,8 +1,9 @@
 """Directories that a secret may be put into: opened step by step, each step checked, so that nobody can swap one.
 
-Every directory from / down belongs to root, to the agent, or to the user the token is meant for, and nobody else
-may write to it. A sticky directory such as /tmp is fine on the way, where it cannot harm what belongs to us, but
-never as the last step. A symbolic link is followed where it and its directory belong to root or the agent: whoever
+Every directory from / down belongs to root, to the agent, or to the user the token is meant for, and is not writable
+for everybody. A group that may write (other than root's or the agent's own), or whoever an ACL names, is somebody's
+decision: it is warned of. A sticky directory such as /tmp is fine on the way, where it cannot harm what belongs to us,
+but never as the last step. A symbolic link is followed where it and its directory belong to root or the agent: whoever
 else owns one could point it at a directory in which the agent, but not he, may write.
 """
 
@@ -157,7 +158,11 @@ class _Walk:
 
     def _enter(self, name: str, step: Path) -> None:
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        following = os.open(name, flags, dir_fd=self.descriptor)
+        try:
+            following = os.open(name, flags, dir_fd=self.descriptor)
+        except OSError as error:
+            error.filename = str(step)  # which one it is that cannot be entered
+            raise
         os.close(self.descriptor)
         self.descriptor, self.step = following, step
         if not self._anywhere:
@@ -252,4 +257,11 @@ _MAKE = "install -d -o token-agent {path}, or set RuntimeDirectory= and StateDir
 
 
 def _unusable(path: Path, error: OSError) -> OutputError:
+    if error.errno == errno.ENOENT:  # there was a directory to make it in
+        step = Path(error.filename if isinstance(error.filename, str) else "")
+        if step.is_absolute():
+            message = f"cannot be used as a directory: {step} does not exist"
+            return OutputError(path, message, hint=_MAKE.format(path=step))
+        hint = "name a directory of a real file system"
+        return OutputError(path, "cannot be used as a directory: none can be made there", hint=hint)
     return OutputError(path, f"cannot be used as a directory: {error.strerror}", hint=_MAKE.format(path=path))

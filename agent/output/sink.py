@@ -21,16 +21,18 @@ from agent.output import access as access_rights
 from agent.output import temporary
 from agent.output.access import Access, Grant, Look, NotGrantedError, access_of
 from agent.output.directories import Place, make_directory, opened, opened_to_list, probe_directory
+from agent.output.reserved import NOTHING, Reserved, ReservedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 __all__ = [
-    "Access", "Written", "access_of", "make_directory", "probe", "probe_directory", "remove", "sweep", "write",
+    "Access", "Reserved", "ReservedError", "Written", "access_of", "make_directory", "probe", "probe_directory",
+    "remove", "sweep", "write",
 ]  # fmt: skip
 
 _REASONS = {
-    errno.ENOENT: ("the directory does not exist", "install -d -m 0755 {directory}"),
+    errno.ENOENT: ("no file can be made in {directory}", "name a directory of a real file system, such as /run"),
     errno.ENOTDIR: ("part of the path is not a directory", "check {directory}"),
     errno.EACCES: (
         "no permission to write in {directory}",
@@ -47,19 +49,25 @@ _REASONS = {
     errno.ELOOP: ("its symbolic links lead nowhere, or one was put there meanwhile", "check {directory}"),
 }
 
+_NO_DIRECTORY = ("the directory does not exist", "install -d -m 0755 {directory}")
+
 _handed_over: dict[Path, tuple[bytes, tuple[int, ...], Look]] = {}
 """Files that went to another user, which we may be unable to read: hash of the content, stat, and access given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What came of writing: whether anything changed, and what an operator should know though it was written."""
+    """What came of writing: whether anything changed, and what an operator should know though it was written.
+
+    ``same_content``: only owner, mode or readers had to be put right.
+    """
 
     changed: bool
     warning: str = ""
+    same_content: bool = False
 
 
-def write(path: Path, content: bytes, access: Access, *, durable: bool = True) -> Written:
+def write(path: Path, content: bytes, access: Access, *, durable: bool = True, reserved: Reserved = NOTHING) -> Written:
     """Make a file hold exactly this content with exactly this access; nothing is done if it does.
 
     Args:
@@ -67,11 +75,12 @@ def write(path: Path, content: bytes, access: Access, *, durable: bool = True) -
         content: all of it.
         access: owner, group, mode, readers.
         durable: sync file and directory, so that it survives a power loss.
+        reserved: places that may have to be left alone.
 
     Raises:
         OutputError: why not; the old file is still there, whole.
     """
-    with _translated(path), _opened(path, access) as (place, grant):
+    with _translated(path), _opened(path, access, reserved) as (place, grant):
         known = _look_of_same(place, content)
         if known and grant.matches(known) and _is_as_we_make_it(known, place, grant):
             return Written(changed=False)
@@ -80,10 +89,11 @@ def write(path: Path, content: bytes, access: Access, *, durable: bool = True) -
                 return Written(changed=False)  # this file system gives no other owner (NFS with squashed users)
             os.rename(new.name, place.name, src_dir_fd=place.directory, dst_dir_fd=place.directory)
             _remember(place, content, new)
-        return Written(changed=True, warning=_sync(place.directory) if durable else "")
+        warning = _sync(place.directory) if durable else ""
+        return Written(changed=True, warning=warning, same_content=known is not None)
 
 
-def probe(path: Path, access: Access) -> tuple[str, ...]:
+def probe(path: Path, access: Access, reserved: Reserved = NOTHING) -> tuple[str, ...]:
     """Try everything but the last step, and leave nothing behind.
 
     Returns:
@@ -92,7 +102,7 @@ def probe(path: Path, access: Access) -> tuple[str, ...]:
     Raises:
         OutputError: why writing would fail.
     """
-    with _translated(path), _opened(path, access) as (place, grant):
+    with _translated(path), _opened(path, access, reserved) as (place, grant):
         _existing(place)
         if _is_mount_point(place.path):
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
@@ -101,7 +111,7 @@ def probe(path: Path, access: Access) -> tuple[str, ...]:
         return place.warnings
 
 
-def remove(path: Path, *, follow_symlink: bool = False) -> None:
+def remove(path: Path, *, follow_symlink: bool = False, reserved: Reserved = NOTHING) -> None:
     """Delete a file that `write` wrote, durably; one that is not there is fine.
 
     Whoever owns its directory: what stands there under this name is no more than he could delete himself.
@@ -109,8 +119,10 @@ def remove(path: Path, *, follow_symlink: bool = False) -> None:
     Args:
         path: absolute.
         follow_symlink: as it was written; the link itself stays, as it stays when writing.
+        reserved: places that may have to be left alone.
 
     Raises:
+        ReservedError: it is something else's by now.
         OutputError: it is still there.
     """
     with (
@@ -118,6 +130,7 @@ def remove(path: Path, *, follow_symlink: bool = False) -> None:
         contextlib.suppress(FileNotFoundError, NotADirectoryError),
         opened(path, follow_symlink=follow_symlink, anywhere=True) as place,
     ):
+        reserved.check(path, place.directory, place.name)
         if _existing(place):
             os.unlink(place.name, dir_fd=place.directory)
         temporary.sweep(place.directory, {temporary.stem(place.name)}, {os.geteuid()})
@@ -154,13 +167,14 @@ def _behind(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, access: Access) -> Iterator[tuple[Place, Grant]]:
-    """Look up the names and open the directory."""
+def _opened(path: Path, access: Access, reserved: Reserved) -> Iterator[tuple[Place, Grant]]:
+    """Look up the names and open the directory, unless the place is something else's."""
     try:
         grant = access_rights.resolve(access)
     except LookupError as error:
         raise OutputError(path, str(error), hint="create it, or correct owner, group or readers") from None
     with opened(path, {grant.uid} - {-1}, follow_symlink=access.follow_symlink) as place:
+        reserved.check(path, place.directory, place.name)
         yield place, grant
 
 
@@ -253,5 +267,10 @@ def _translated(path: Path) -> Iterator[None]:
         raise OutputError(path, str(error), hint=error.hint) from error
     except OSError as error:
         reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
-        names = {"directory": path.parent, "path": path, "strerror": error.strerror}
+        directory, step = path.parent, Path(error.filename if isinstance(error.filename, str) else "")
+        if step.is_absolute() and error.errno == errno.ENOENT:  # on the way there
+            reason, hint = _NO_DIRECTORY
+            if not path.parent.is_relative_to(step):  # behind a link
+                reason, directory = "the directory {directory} does not exist", step
+        names = {"directory": directory, "path": path, "strerror": error.strerror}
         raise OutputError(path, reason.format(**names), hint=hint.format(**names)) from error

@@ -75,17 +75,25 @@ def stem(name: str) -> str:
     return os.fsencode(name)[:_ROOM].decode(errors="ignore")
 
 
+def leftovers(directory: int, stems: Collection[str]) -> list[str]:
+    """Return the names of what may be left of files with these stems, or is being written.
+
+    Raises:
+        OSError: the directory cannot be listed.
+    """
+    matches = ((name, _LEFTOVER.fullmatch(name)) for name in os.listdir(directory))
+    return [name for name, match in matches if match and match[1] in stems]
+
+
 def sweep(directory: int, stems: Collection[str], owners: Collection[int]) -> None:
     """Remove what was left of files with these stems: regular files of these owners without a second name.
 
     Raises:
         OSError: the directory cannot be listed.
     """
-    for name in os.listdir(directory):
-        match = _LEFTOVER.fullmatch(name)
-        if match and match[1] in stems:
-            with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
-                _remove_leftover(directory, name, owners)
+    for name in leftovers(directory, stems):
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to remove
+            _remove_leftover(directory, name, owners)
 
 
 def _remove_leftover(directory: int, name: str, owners: Collection[int]) -> None:
