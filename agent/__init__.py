@@ -10,12 +10,13 @@ The walk from configuration to token file:
     engine.acquisition   through the gate and a thread (workers) to ...
     network.entra        ... MSAL, over network.transport; failures are explained by diagnosis
     engine.publishing    a token to its files: rendered by formats, written by output.sink
+    engine.hooking       who has to be told is told: programs by hooks, beside everything else (hookplan)
     engine.board         what is known of all profiles (status), what the next start must know (state)
 
 Five layers; imports point only down (held by tests/test_architecture.py). Pure modules decide: config, schedule,
 rotation, formats, diagnosis, status, state, tokens. Edges each wrap one outside thing: credentials, network, output,
-watching, clock, workers, log, lock, control. The engine puts them in motion, the command line assembles. Beside them
-stand emulator, a local token endpoint, and demo; nothing of the agent imports them.
+watching, clock, workers, log, journal, systemd, lock, control. The engine puts them in motion, the command line
+assembles. Beside them stand emulator, a local token endpoint, doctor and demo; nothing of the agent imports them.
 """
 
 __version__ = "0.1.0"

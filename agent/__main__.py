@@ -7,11 +7,18 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    from agent import streams
+
+    streams.prepare()
     if sys.argv[1:] == ["--version"]:
         from agent import __version__
 
-        print(f"token-agent {__version__}")  # noqa: T201 - the answer itself
-        return
+        try:
+            print(f"token-agent {__version__}", flush=True)  # noqa: T201 - the answer itself
+        except (OSError, streams.ResultError):
+            pass  # as with every other command
+        else:
+            return
     from agent import cli
 
     sys.exit(cli.run(sys.argv[1:]))

@@ -18,7 +18,7 @@ KINDS: dict[Kind, str] = {
     "T": "transient: trouble at the provider; it passes, and the agent keeps trying",
     "L": "transient: too many requests; it passes when they get fewer",
     "P": "permanent, unless something was changed minutes ago: changes take a while to be known everywhere",
-    "K": "permanent: the credential is refused until a person acts (just registered? that takes minutes)",
+    "K": "permanent until a person mends the credential; what was registered just now takes minutes to be known",
     "C": "permanent: a person must change something, here or in the portal",
     "U": "not for apps: it belongs to the sign-in of a user, which a token agent does not do",
 }

@@ -3,15 +3,20 @@
 The child shares terminal, group and session with us, so what is typed (Ctrl-C, Ctrl-Z) reaches it from the kernel
 itself; what was sent to our process alone is passed on. Signals are waited for instead of handled: none gets
 lost between two looks, and where one came from is known.
+
+A child that ends by itself may leave processes behind, as anywhere. One that is replaced may not: whatever it had
+started and did not end, the next one would start again. Such orphans come to us (prctl(2): PR_SET_CHILD_SUBREAPER).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +29,9 @@ INTERVAL = 0.5
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes as of shells and env(1)."""
 
+_PR_SET_CHILD_SUBREAPER = 36
+_PARENT = 1
+"""Where in /proc/PID/stat, after the name, the parent stands (proc_pid_stat(5))."""
 _PASSED_ON = frozenset(
     {
         signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
@@ -55,6 +63,7 @@ def supervise(
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may have had it ignored
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON | {signal.SIGCHLD})
+    _adopt(outdated is not None)
     try:
         while True:
             child = _Child(command, environ(), mask, outdated, grace)
@@ -62,7 +71,24 @@ def supervise(
             if not child.replaced:
                 return code
     finally:
+        _adopt(False)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _adopt(wanted: bool) -> None:  # noqa: FBT001 - on or off is all there is to it
+    """Let orphans of our children become our children, or no longer; best effort."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
+
+
+def _children() -> set[int]:
+    """Return our children, as far as /proc shows them."""
+    ours = str(os.getpid()).encode()
+    found = set()
+    for directory in Path("/proc").glob("[1-9]*"):
+        with contextlib.suppress(OSError, IndexError):  # gone meanwhile
+            if (directory / "stat").read_bytes().rpartition(b")")[2].split()[_PARENT] == ours:
+                found.add(int(directory.name))
+    return found
 
 
 class _Child:
@@ -80,6 +106,8 @@ class _Child:
         self._outdated, self._grace = outdated, grace
         self._kill_at = math.inf
         self._left_alone_until = -math.inf
+        self._others = _children() if outdated else set()  # of whoever we were before: `exec` in a script
+        self._has_ended = False
         self._pid = os.posix_spawnp(
             command[0], tuple(command), environ, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON | {signal.SIGCHLD}
         )
@@ -90,6 +118,8 @@ class _Child:
             self._hear()
             code = self._look()
             if code is not None:
+                self._has_ended = True
+                self._end_orphans()
                 return code
             if self._outdated is not None:
                 self._consider(self._outdated)
@@ -113,6 +143,7 @@ class _Child:
 
     def _look(self) -> int | None:
         """Return the exit code if the child has ended; if it was stopped from the terminal, stop as well."""
+        self._bury_orphans()
         pid, status = os.waitpid(self._pid, os.WNOHANG | os.WUNTRACED)
         if pid == 0:
             return None
@@ -132,6 +163,28 @@ class _Child:
             self.replaced, self._kill_at = True, now + self._grace
             self._send(signal.SIGTERM)
 
+    def _bury_orphans(self) -> None:
+        """Take note of the end of those that came to us, as somebody must."""
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid == self._pid and not self._has_ended:
+                    return
+                os.waitpid(ended.si_pid, 0)
+
+    def _end_orphans(self) -> None:
+        """End what a child that is replaced has left behind: gently first, and as long as nobody ends us."""
+        told: set[int] = set()
+        while self.replaced and (orphans := _children() - self._others) and time.monotonic() < self._kill_at + GRACE:
+            number = signal.SIGKILL if time.monotonic() >= self._kill_at else signal.SIGTERM
+            for orphan in orphans if number == signal.SIGKILL else orphans - told:
+                with contextlib.suppress(PermissionError, ProcessLookupError):
+                    os.kill(orphan, number)
+            told |= orphans
+            self._hear()
+            self._bury_orphans()
+
     def _send(self, number: int) -> None:
+        if self._has_ended:
+            return
         with contextlib.suppress(PermissionError):  # it became another user, as sudo does; it hears the terminal
             os.kill(self._pid, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import os
 import signal
@@ -12,13 +13,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent import __version__
+from agent import __version__, streams
 from agent.commands import common
 from agent.errors import AgentError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import TextIO
 
 COMMANDS = {
     "run": "Keep every profile's token file fresh until stopped.",
@@ -33,6 +33,7 @@ COMMANDS = {
     "exec": "Run a command with a valid token.",
     "show": "Decode a token's header and claims.",
     "cert": "Make a certificate, or look at one.",
+    "doctor": "Examine an installed system: who can read, what is in the way.",
     "explain": "Explain an AADSTS error: what it means and how to fix it.",
     "schema": "Print the JSON Schema of the configuration.",
     "emulator": "Run a local, strict stand-in for Entra's token endpoint.",
@@ -54,17 +55,32 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"agent.commands.{cmd_name}").command
-        names = {option for parameter in command.params for option in parameter.opts}
-        if "--config" not in names:
-            command.params.append(click.Option(["-c", "--config"], expose_value=False, hidden=True))
-        if "--version" not in names:
-            command.params.append(_version_option())
+        for each in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
+            _complete(each)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one was meant."""
+        near = difflib.get_close_matches(args[0].lower(), COMMANDS, 1, 0.6)
+        if near and args[0] not in COMMANDS:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from their lines of help."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _complete(command: click.Command) -> None:
+    """Add the options that every command has, unless it has them itself."""
+    names = {option for parameter in command.params for option in parameter.opts}
+    if "--config" not in names:
+        command.params.append(click.Option(["-c", "--config"], expose_value=False, hidden=True))
+    if "--version" not in names:
+        command.params.append(_version_option())
 
 
 def _version_option() -> click.Option:
@@ -80,7 +96,7 @@ def _version_option() -> click.Option:
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
     epilog=common.examples(
         "token-agent demo                     see it work, no account needed",
         "token-agent check --online           is everything right?",
@@ -101,9 +117,9 @@ main.params.append(_version_option())
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return the exit code (sysexits.h; see `agent.errors`)."""
     code = _call(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        _let_go(stream)
-    return code
+    unwritten = streams.let_go(sys.stdout)
+    streams.let_go(sys.stderr)
+    return complain(unwritten) if unwritten and not code else code
 
 
 def _call(arguments: Sequence[str]) -> int:
@@ -127,16 +143,6 @@ def _call(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _let_go(stream: TextIO | None) -> None:
-    """Write out what is left; if it cannot be, drop it, or Python would complain and change the exit code."""
-    if stream is None:
-        return
-    try:
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def complain(error: AgentError) -> int:
     """Print an operator's error to standard error, and return its exit code."""
     if isinstance(error, ConfigurationError):
@@ -151,9 +157,9 @@ def complain(error: AgentError) -> int:
 
 def _unexpected(error: Exception) -> int:
     """Tell of a bug: places and messages only, never values of variables. A service tells its log."""
-    from agent import log
+    from agent import log, redaction
 
-    text = log.redact("".join(traceback.format_exception(error)))
+    text = redaction.redact("".join(traceback.format_exception(error)))
     if log.is_configured():
         log.get_logger().critical("agent.failed", message=_BUG, exception=text)
     else:
@@ -162,6 +168,9 @@ def _unexpected(error: Exception) -> int:
 
 
 def _say(lines: Iterable[str]) -> None:
-    """Print to standard error; a message that cannot be written does not change the outcome."""
+    """Print to standard error, to the journal as errors; what cannot be written does not change the outcome."""
+    from agent import journal
+
+    mark = "<3>" if journal.is_stream(os.environ) else ""
     with contextlib.suppress(OSError):
-        click.echo("\n".join(lines), err=True)
+        click.echo("\n".join(f"{mark}{line}" for text in lines for line in text.splitlines()), err=True)

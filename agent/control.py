@@ -24,7 +24,7 @@ NAME = "control.sock"
 MAX_REQUEST = 64 << 10
 """Bytes of a request; several hundred profiles can be named in it."""
 MAX_REPLY = 64 << 20
-BACKLOG = 128
+BACKLOG = 1024
 
 Answer = dict[str, Any]
 

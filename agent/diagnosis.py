@@ -65,7 +65,7 @@ def classify(
         return _transient(answer, clock or answer.hint(subject), retry_after)
     hint = answer.hint(subject)
     if skew is not None and abs(skew) > GREAT_SKEW and answer.about_credential:
-        hint = f"{hint}; also, {_skewed(skew)}"
+        hint = f"{_set_right(skew)}; if that is not it: {hint}"
     return RejectedError(answer.message, hint=hint, code=answer.code, correlation_id=answer.correlation_id)
 
 
@@ -131,12 +131,13 @@ def _clock(answer: _Answer, skew: timedelta | None) -> str:
     """Return the hint that blames the clock, empty if it is not to blame."""
     if skew is None or not answer.out_of_time or abs(skew) <= NOTABLE_SKEW:
         return ""
-    return f"{_skewed(skew)}: set it right (timedatectl, chronyc tracking)"
+    return _set_right(skew)
 
 
-def _skewed(skew: timedelta) -> str:
+def _set_right(skew: timedelta) -> str:
     where = "ahead of" if skew > timedelta(0) else "behind"
-    return f"this machine's clock is {words.duration(skew)} {where} the provider's"
+    clock = f"this machine's clock is {words.duration(skew)} {where} the provider's"
+    return f"{clock}: set it right (timedatectl, chronyc tracking)"
 
 
 def _transient(answer: _Answer, hint: str, retry_after: timedelta | None) -> TransientError:
@@ -171,6 +172,8 @@ def _page(status: int, content: str, retry_after: timedelta | None) -> Transient
         hint = "the proxy asks who we are: give user and password in `proxy`"
     elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         hint = f"trouble at the provider, or a proxy answered ({content}) instead of it; it may pass by itself"
+    elif content.endswith("json"):
+        hint = "the answer says it is JSON and is broken: trouble at the provider, or of a proxy; it may pass by itself"
     else:
         hint = f"a proxy or captive portal answered ({content}) instead of the provider? {aadsts.ELSEWHERE.fix}"
     message = f"HTTP {status} {_phrase(status)} ({content}) instead of a token"

@@ -20,18 +20,26 @@ def read_bytes(path: Path, *, limit: int = LIMIT) -> bytes:
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        kind = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(kind):
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(kind):
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
+        content = _read(descriptor, status.st_size, limit + 1)
     finally:
         os.close(descriptor)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
     return content
+
+
+def _read(descriptor: int, expected: int, most: int) -> bytes:
+    """Read to the end, or ``most`` bytes; a third of what a file object costs, which counts for a thousand files."""
+    parts, left, size = [], most, expected + 1
+    while left and (part := os.read(descriptor, min(size, left))):
+        parts.append(part)
+        left, size = left - len(part), LIMIT
+    return b"".join(parts)
 
 
 def expand(directory: Path, pattern: str) -> list[Path]:

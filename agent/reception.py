@@ -1,7 +1,8 @@
 """Serves those who come to the control socket, so that whatever they do, the agent goes on.
 
 The socket's mode lets only root and the agent's own user connect, and the kernel says who did (unix(7):
-SO_PEERCRED). Every read and write has a time limit, and only so many connections are served at once.
+SO_PEERCRED). Every read and write has a time limit, and only so many connections are served at once: when others wait,
+whoever has not said what he wants has little time left.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ SERVED = 32
 """Connections served at once; others wait in the backlog."""
 TIME_LIMIT = 5.0
 """Seconds for a request to arrive, and for an answer to be taken."""
+HURRY = 0.25
+"""Seconds for a request to arrive when others wait; who asks has it ready."""
 ACCEPT_PAUSE = 0.1
 """Seconds after a failed accept: descriptors or memory are used up, which passes."""
 
@@ -43,18 +46,27 @@ async def serve(listener: socket.socket, answer: Callable[[dict[str, Any]], Awai
         answer: what to say to a request, which may be any JSON object.
     """
     places = anyio.Semaphore(SERVED)
+    arrived: dict[anyio.CancelScope, float] = {}  # when; by what ends the wait for their request
 
-    async def attend(connection: socket.socket) -> None:
+    async def attend(connection: socket.socket, patience: anyio.CancelScope) -> None:
         try:
             with connection, contextlib.suppress(OSError):  # too slow, or gone: its own loss
-                await _converse(connection, answer)
+                await _converse(connection, answer, patience)
         finally:
+            arrived.pop(patience)
             places.release()
 
     async with anyio.create_task_group() as tasks:
         while True:
+            await anyio.wait_readable(listener)
+            if places.value == 0:
+                for patience, since in arrived.items():
+                    patience.deadline = min(patience.deadline, since + HURRY)
             await places.acquire()
-            tasks.start_soon(attend, await _accept(listener))
+            connection, patience = await _accept(listener), anyio.CancelScope()
+            arrived[patience] = anyio.current_time()
+            patience.deadline = arrived[patience] + TIME_LIMIT
+            tasks.start_soon(attend, connection, patience)
 
 
 async def _accept(listener: socket.socket) -> socket.socket:
@@ -71,7 +83,9 @@ async def _accept(listener: socket.socket) -> socket.socket:
         return connection
 
 
-async def _converse(connection: socket.socket, answer: Callable[[dict[str, Any]], Awaitable[Answer]]) -> None:
+async def _converse(
+    connection: socket.socket, answer: Callable[[dict[str, Any]], Awaitable[Answer]], patience: anyio.CancelScope
+) -> None:
     """Hear one request and answer it.
 
     Raises:
@@ -81,7 +95,9 @@ async def _converse(connection: socket.socket, answer: Callable[[dict[str, Any]]
     if uid not in (0, os.geteuid()):
         await _say(connection, control.refusal(f"user {uid} may not ask", hint="root and the agent's own user may"))
         return
-    line = await _hear(connection)
+    line = b""
+    with patience:
+        line = await _hear(connection)
     if line:
         request = _parse(line)
         await _say(connection, control.refusal(_NO_REQUEST) if request is None else await answer(request))
@@ -101,13 +117,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 async def _hear(connection: socket.socket) -> bytes:
     """Return the first line, or what came before the other end had said all; more than a request if it is too long."""
     heard = bytearray()
-    with anyio.fail_after(TIME_LIMIT):
-        while b"\n" not in heard and len(heard) <= control.MAX_REQUEST:
-            await anyio.wait_readable(connection)
-            chunk = connection.recv(_CHUNK)
-            if not chunk:
-                break
-            heard += chunk
+    while b"\n" not in heard and len(heard) <= control.MAX_REQUEST:
+        await anyio.wait_readable(connection)
+        chunk = connection.recv(_CHUNK)
+        if not chunk:
+            break
+        heard += chunk
     return bytes(heard).partition(b"\n")[0]
 
 

@@ -66,7 +66,7 @@ class HookStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProfileStatus:
-    """Everything an operator may ask about one profile."""
+    """Everything an operator may ask about one profile; ``lost``: a token file is gone or holds something else."""
 
     name: str
     acquired_at: datetime | None = None
@@ -79,6 +79,7 @@ class ProfileStatus:
     credential: CredentialStatus | None = None
     token_files: tuple[TokenFileStatus, ...] = ()
     hook: HookStatus = field(default_factory=HookStatus)
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def _profile(profile: ProfileStatus, now: datetime, *, kept: bool) -> dict[str, 
         "expires_at": rfc3339(profile.expires_at),
         "acquired_at": rfc3339(profile.acquired_at),
         "refresh_at": rfc3339(profile.refresh_at),
-        "runway_seconds": int(schedule.runway(now, profile.expires_at).total_seconds()),
+        "runway_seconds": int(schedule.runway(now, None if profile.lost else profile.expires_at).total_seconds()),
         "consecutive_failures": profile.consecutive_failures,
         "last_error": _plain(profile.last_error),
         "credential": _plain(profile.credential),
@@ -194,7 +195,10 @@ def _profile_from(entry: Mapping[str, Any]) -> ProfileStatus:
         credential=_record(CredentialStatus, entry["credential"]),
         token_files=tuple(file for file in (_record(TokenFileStatus, f) for f in entry["token_files"]) if file),
         hook=_record(HookStatus, entry["hook"]) or HookStatus(),
-        **times,
+        acquired_at=times["acquired_at"],
+        expires_at=times["expires_at"],
+        refresh_at=times["refresh_at"],
+        degraded_at=times["degraded_at"],
     )
 
 

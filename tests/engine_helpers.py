@@ -16,10 +16,12 @@ import anyio
 from agent.credentials.store import CredentialStore
 from agent.engine.board import Board
 from agent.engine.gate import Gate
+from agent.engine.hooking import Hooks
 from agent.engine.loading import Loader
 from agent.engine.oneshot import once
 from agent.engine.services import Services
 from agent.engine.supervisor import Supervisor
+from agent.hooks import SEARCH_PATH
 from agent.network.entra import Discovery
 from agent.status import AgentStatus
 from tests import virtual
@@ -139,6 +141,7 @@ class World:
         status = AgentStatus("test", 1, self.clock.now(), str(config.path), mode="run")
         for directory in (config.agent.runtime_dir, config.agent.state_dir):
             directory.mkdir(exist_ok=True, mode=0o755)
+        board = Board(status, config.agent, self.clock, cast("Any", self.log))
         self.services = Services(
             clock=self.clock,
             random=lambda: 0.5,
@@ -148,7 +151,8 @@ class World:
             gate=Gate(self.clock, lambda: 0.5, config.agent.max_in_flight),
             discovery=Discovery(self.clock),
             transport=lambda _profile, _trust: self.transport,
-            board=Board(status, config.agent, self.clock, cast("Any", self.log)),
+            board=board,
+            hooks=Hooks(self.clock, workers, board, cast("Any", self.log), f"{self.directory}/bin:{SEARCH_PATH}"),
         )
         return self.services
 

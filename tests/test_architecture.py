@@ -14,16 +14,16 @@ AGENT = ROOT / "agent"
 
 PURE = {
     "errors", "tokens", "schedule", "rotation", "config", "formats", "diagnosis", "aadsts", "harmless", "status",
-    "state", "words",
+    "state", "words", "hookplan", "redaction", "headline",
 }  # fmt: skip
 EDGES = {
-    "child", "clock", "control", "credentials", "files", "lock", "log", "network", "output", "reception", "watching",
-    "workers",
+    "child", "clock", "control", "credentials", "files", "hooks", "journal", "lock", "log", "network", "output",
+    "pidfile", "reception", "streams", "systemd", "watching", "workers",
 }  # fmt: skip
 """Each wraps one outside thing; they do not import one another, but all may read (`files`)."""
 ENGINE = {"engine"}
 SHELL = {"__init__", "__main__", "cli", "commands", "peek"}
-BESIDE = {"emulator", "demo"}
+BESIDE = {"emulator", "demo", "doctor"}
 LAYERS = (PURE, EDGES, ENGINE, SHELL, BESIDE)
 
 OWNERS = {
@@ -32,17 +32,28 @@ OWNERS = {
     "urllib3": set(),
     "http.client": {"network.connection"},
     "ssl": {"network.transport", "network.trust", "emulator"},
-    "socket": {"network", "commands", "emulator", "control", "reception"},
+    "socket": {"network", "commands", "doctor.network", "emulator", "control", "reception", "journal", "systemd"},
     "cryptography": {"credentials", "emulator"},
     "watchfiles": {"watching.listener"},
-    "subprocess": {"demo"},
-    "fcntl": {"lock"},
+    "subprocess": {"demo", "doctor.surroundings", "hooks"},
+    "fcntl": {"journal", "lock"},
     "structlog": {"log"},
     "random": {"commands"},
     "tomllib": {"config.source", "config.locate", "peek"},
     "datetime.now": {"clock", "credentials.making", "commands", "demo", "emulator"},
-    "time": {"clock", "network", "demo", "commands", "emulator", "control", "child"},
-    "environ": {"commands", "demo", "emulator"},
+    "time": {
+        "clock",
+        "network",
+        "demo",
+        "doctor.network",
+        "commands",
+        "emulator",
+        "control",
+        "child",
+        "hooks",
+        "systemd",
+    },
+    "environ": {"cli", "commands", "demo", "emulator"},
 }
 """Who may touch what. `network` and `control` read the monotonic clock for the deadlines of sockets, nothing else."""
 
@@ -103,7 +114,7 @@ def test_imports_point_down() -> None:
 
 
 def test_nothing_of_the_agent_imports_what_stands_beside() -> None:
-    """Emulator and demo are reached by their commands alone."""
+    """Emulator, demo and doctor are reached by their commands alone."""
     wrong = [
         str(path.relative_to(AGENT))
         for path in modules()
@@ -113,8 +124,8 @@ def test_nothing_of_the_agent_imports_what_stands_beside() -> None:
 
 
 def test_edges_do_not_import_one_another() -> None:
-    """Each edge wraps one outside thing; `network` knows what a credential is, both ends of the socket its form."""
-    allowed = {("network", "credentials"), ("reception", "control"), ("control", "lock")}
+    """Each edge wraps one outside thing; few know the form of what another one handles, as `allowed` says."""
+    allowed = {("network", "credentials"), ("reception", "control"), ("control", "lock"), ("log", "journal")}
     wrong = {
         (name_of(path), other)
         for path in modules()

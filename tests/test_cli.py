@@ -39,9 +39,9 @@ def test_help(call: list[str]) -> None:
     done = run(*call, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: token-agent {' '.join(call)}")
-    words, _, examples = done.stdout.partition("Examples:\n")
+    _, _, examples = done.stdout.partition("Examples:\n")
     assert f"token-agent {' '.join(call)}" in examples
-    assert max(map(len, words.splitlines())) <= 80
+    assert not [line for line in done.stdout.splitlines() if len(line) > 80]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=" ".join)
@@ -57,10 +57,11 @@ def test_help_of_all() -> None:
     for name, line in COMMANDS.items():
         assert re.search(rf"^  {name} +{re.escape(line)}$", asked.stdout, re.MULTILINE)
     assert "Examples:" in asked.stdout
+    assert max(map(len, asked.stdout.splitlines())) <= 80
     assert not imported("--help") & HEAVY
 
 
-@pytest.mark.parametrize("call", [[], *([name] for name in COMMANDS)], ids=" ".join)
+@pytest.mark.parametrize("call", [[], *CALLS], ids=" ".join)
 def test_version(call: list[str]) -> None:
     """The version is one line on standard output, from every command, and costs nothing."""
     done = run(*call, "--version")
@@ -82,6 +83,25 @@ def test_wrong_use(call: list[str]) -> None:
     done = run(*call)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Error: " in done.stderr
+
+
+@pytest.mark.parametrize(("slip", "meant"), [("chek", "check"), ("Status", "status"), ("explian", "explain")])
+def test_a_slip_of_the_pen(slip: str, meant: str) -> None:
+    """For a command that does not exist the nearest one is named."""
+    done = run(slip)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"No such command '{slip}'. Did you mean '{meant}'?" in done.stderr
+    assert "Did you mean" not in run("nonsense").stderr
+
+
+def test_every_command_takes_a_configuration(tmp_path: Path) -> None:
+    """-c is accepted everywhere, also where no configuration is needed; there it is not in the help."""
+    config = tmp_path / "none.toml"
+    for call in (["schema"], ["explain", "AADSTS700027"], ["explain", "--list"]):
+        assert run(*call, "-c", config).returncode == 0
+    assert run("cert", "show", "-c", config, tmp_path / "none.pem").returncode == 78
+    for call in (["schema"], ["explain"], ["cert", "show"], ["cert", "new"]):
+        assert "--config" not in run(*call, "--help").stdout
 
 
 BROKEN = """

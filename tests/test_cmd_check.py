@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -85,8 +85,51 @@ def test_everything_at_once(stage: Scene) -> None:
     for said in ("missing.pem: ", "old.pem: ", f"{stage.directory}/no/token: ", "no-such-group", "hint: "):
         assert said in done.stderr
     assert done.stderr.count("ERROR") == 4
+    assert f"ERROR    missing: certificate: {stage.directory}/missing.pem: does not exist" in done.stderr
+    assert f"ERROR    nowhere: token_file: {stage.directory}/no/token: " in done.stderr
+    assert done.stderr.splitlines()[-1] == "5 profiles: 4 problems"
     assert "all is well" not in done.stdout
     assert "profile good" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"client_secret_file": "/nope"}, "graph: client_secret_file: /nope: does not exist"),
+        ({"client_secret_file": "two lines"}, "graph: client_secret_file: {0}/two lines: is not one line of text"),
+        ({"federated": {"assertion_file": "/nope"}}, "graph: federated.assertion_file: /nope: does not exist"),
+        ({"federated": {"assertion_file": "two lines"}}, "graph: federated.assertion_file: {0}/two lines: does not"),
+    ],
+    ids=str,
+)
+def test_what_is_read_at_every_use(stage: Scene, keys: dict[str, Any], said: str) -> None:
+    """Secrets and assertions that could not be used now are problems, though the agent would wait for them."""
+    (stage.directory / "two lines").write_text("first\nsecond\n")
+    (stage.directory / "two lines").chmod(0o600)
+    config = stage.config(stage.profile(certificate=None, **keys))
+    for online in ([], ["--online"]):
+        done = run("check", *online, "--config", config)
+        assert done.returncode == 78
+        assert f"ERROR    {said.format(stage.directory)}" in done.stderr
+        assert done.stderr.count("ERROR") == 1
+
+
+def test_a_trust_root_that_is_none(stage: Scene) -> None:
+    """A ca_file without a certificate is a problem, and hides none of the certificate's."""
+    (stage.directory / "ca.pem").write_text("no certificate\n")
+    broken = stage.profile("a", ca_file=stage.directory / "ca.pem", certificate="/nope/graph.pem")
+    done = run("check", "--config", stage.config(broken, stage.profile("b", ca_file="/nope/ca.pem")))
+    assert done.returncode == 78
+    assert f"ERROR    a: ca_file: {stage.directory}/ca.pem: " in done.stderr
+    assert "ERROR    a: certificate: /nope/graph.pem: does not exist" in done.stderr
+    assert "ERROR    b: ca_file: /nope/ca.pem: no usable trust root: does not exist" in done.stderr
+
+
+def test_a_directory_that_cannot_be_made(stage: Scene) -> None:
+    """Where no directory can be, such as in /proc, it does not help that the rights would allow it."""
+    done = run("check", "--config", stage.config(runtime_dir="/proc/token-agent"))
+    assert done.returncode == 78
+    assert "ERROR    [agent] runtime_dir: /proc/token-agent: " in done.stderr
 
 
 def test_configuration_problems(stage: Scene) -> None:

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -18,7 +19,6 @@ from tests.process_helpers import PATIENCE, Scene, environment, run, scene, star
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.process_helpers import Running
 
@@ -440,3 +440,44 @@ def test_stop_during_restart(tmp_path: Path) -> None:
         assert process.stdout.readline() == "term\n"
         (tmp_path / "end").touch()
         assert process.stdout.readline() == "EXIT 8\n"
+
+
+@pytest.mark.parametrize("trap", ["exit 0", ""], ids=["gentle", "stubborn"])
+def test_what_a_replaced_command_left_is_ended(tmp_path: Path, trap: str) -> None:
+    """All that a command started ends before it is started anew, told or killed; what it leaves at its end stays."""
+    # The helper and its helper; the command itself goes on, or ends by itself the second time, once both are there.
+    script = f"""
+        exec >/dev/null
+        (trap "{trap}" TERM; (trap "{trap}" TERM; touch $RUN-deep; while :; do sleep 0.02; done) &
+         touch $RUN-up; while :; do sleep 0.02; done) &
+        while [ ! -e $RUN-deep -o ! -e $RUN-up ]; do sleep 0.02; done
+        [ "$RUN" = 2 ] && exit 6
+        touch ready; wait"""
+    code = SUPERVISE.replace("return next(changed, False)", "return os.path.exists('ready') and next(changed, False)")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "sh", "-c", script],
+        env=environment(),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert done.stdout.splitlines() == ["EXIT 6"]
+    alive = [path for path in Path("/proc").glob("[1-9]*") if _works_in(path, tmp_path)]
+    try:
+        runs = {(path / "environ").read_bytes().partition(b"RUN=")[2][:1] for path in alive}
+        assert runs - {b""} == {b"2"}  # in the midst of execve(2) it has none
+    finally:
+        for path in alive:
+            with suppress(ProcessLookupError):
+                os.kill(int(path.name), signal.SIGKILL)
+
+
+def _works_in(process: Path, directory: Path) -> bool:
+    """Tell whether a process is one of a test's, by its working directory."""
+    try:
+        return (process / "cwd").readlink() == directory
+    except OSError:
+        return False

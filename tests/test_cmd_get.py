@@ -98,7 +98,7 @@ def test_wrong_use(stage: Scene, agent: Running) -> None:
     for _ in range(2):
         done = get(path(stage), "nobody")
         assert (done.returncode, done.stdout) == (2, "")
-        assert "no profile named nobody; the agent keeps graph" in done.stderr
+        assert "no profile named nobody; known: graph" in done.stderr
         agent.stop()
     for arguments in ([], ["graph", "b"], ["graph", "--min-valid", "x"], ["graph", "--format", "xml"]):
         assert get(path(stage), *arguments).returncode == 2

@@ -52,7 +52,7 @@ def test_names(stage: Scene) -> None:
     config = stage.config(*(stage.profile(name) for name in ("a", "b", "c")))
     unknown = run("once", "c", "nobody", "--config", config)
     assert (unknown.returncode, unknown.stdout, stage.token_requests) == (2, "", 0)
-    assert "no profile named nobody; the configuration has a, b, c" in unknown.stderr
+    assert "no profile named nobody; known: a, b, c" in unknown.stderr
     done = run("once", "c", "a", "c", "--config", config)
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["c", "a"]
     assert stage.token_requests == 2

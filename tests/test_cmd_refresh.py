@@ -59,8 +59,10 @@ def test_wrong_use(stage: Scene, agent: Running, arguments: list[str]) -> None:
     """No names, names and --all, or unknown names are wrong use, and nothing is acquired."""
     done = refresh(stage, *arguments)
     assert (done.returncode, done.stdout, stage.token_requests) == (2, "", 3)
+    if "--all" in arguments:
+        assert "--all is every profile: leave out the names" in done.stderr
     if "nobody" in arguments:
-        assert "no profile named nobody; the agent keeps a, b, c" in done.stderr
+        assert "no profile named nobody; known: a, b, c" in done.stderr
 
 
 @pytest.mark.parametrize(

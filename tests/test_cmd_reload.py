@@ -82,16 +82,33 @@ def test_refused(stage: Scene, agent: Running) -> None:
     assert run("refresh", "graph", "--config", config).returncode == 0
 
 
-@pytest.mark.parametrize("custom", [True, False])
-def test_no_toml(stage: Scene, agent: Running, *, custom: bool) -> None:
-    """A file that is not even TOML exits 78 with the line, also if with it the way to the agent is lost."""
+@pytest.mark.parametrize("op", ["reload", "plan"])
+@pytest.mark.parametrize("way", ["lost", "environment", "line"])
+def test_no_toml(stage: Scene, agent: Running, way: str, op: str) -> None:
+    """A file that is not even TOML exits 78 with the line; the agent itself says so where it can be found."""
     config = stage.directory / "config.toml"
-    config.write_text("[agent]\nnonsense\n")
-    more = {} if custom else {"RUNTIME_DIRECTORY": str(stage.directory / "run")}
-    done = run("reload", "--config", config, environ=more)
+    line = f'runtime_dir = "{stage.directory}/run"\n' if way == "line" else ""
+    config.write_text(f"[agent]\nnonsense\n{line}")
+    more = {"RUNTIME_DIRECTORY": str(stage.directory / "run")} if way == "environment" else {}
+    done = run(op, "--config", config, environ=more)
     assert (done.returncode, done.stdout) == (78, "")
     assert f"token-agent: {config}:2: not valid TOML" in done.stderr
+    assert ("what is running stays as it is" in done.stderr) == (way != "lost")
     assert agent.stop() == 0
+
+
+@pytest.mark.parametrize("content", [None, ""], ids=["missing", "empty"])
+def test_no_configuration(stage: Scene, agent: Running, content: str | None) -> None:
+    """Where a missing or empty configuration hides the agent, what was looked at instead is said, and why."""
+    config = stage.directory / "config.toml"
+    config.unlink()
+    if content is not None:
+        config.write_text(content)
+    why = f"{config} is empty" if content == "" else f"{config} cannot be read (No such file or directory)"
+    for arguments in (["reload"], ["refresh", "--all"], ["wait", "graph", "--timeout", "0"], ["get", "graph"]):
+        done = run(*arguments, "--config", config)
+        assert done.returncode == 69
+        assert f"{why}, so the default runtime directory was looked at" in done.stderr
 
 
 def test_no_agent(stage: Scene) -> None:

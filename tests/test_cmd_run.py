@@ -223,7 +223,7 @@ def test_reload_refused(stage: Scene) -> None:
         shown = wait_for_status(config, lambda document: document["agent"]["config"]["error"] is not None)
         assert "clientid" in shown["agent"]["config"]["error"]
         assert [(entry["name"], entry["state"]) for entry in shown["profiles"]] == [("graph", "fresh")]
-        assert "clientid" in run("status", "--config", config).stdout
+        assert "clientid" in run("status", "--config", config).stderr
         stage.config()
         agent.send(signal.SIGHUP)
         wait_for_status(config, lambda document: document["agent"]["config"]["error"] is None)

@@ -239,7 +239,7 @@ def test_hostile_text(config: Path, running: None) -> None:
     error = LastError(NOW, "rejected", "no\x1b[2J\rmail  fresh\x07 [red]x[/red]", "a\nmail fresh")
     publish(config, changed("graph", last_error=error), config_error="bad\x1b]0;title\x07")
     done = show(config)
-    assert not set(done.stdout) & {"\x1b", "\r", "\x07"}
+    assert not set(done.stdout + done.stderr) & {"\x1b", "\r", "\x07"}
     assert not any(line.startswith("mail") for line in done.stdout.splitlines())
     assert "[red]x[/red]" in done.stdout
 
@@ -256,6 +256,7 @@ def test_names(config: Path, running: None) -> None:
 
 def test_agent_gone(config: Path) -> None:
     """After a service that is gone a good token is stopped, an expired one expired; the exit code is 69."""
+    write_config(config.parent, {"name": "graph", **PROFILE}, {"name": "crm", **PROFILE})
     publish(config, FRESH, EXPIRED)
     document, table = show(config, "graph", "--json"), show(config)
     parsed = json.loads(document.stdout)
@@ -287,6 +288,7 @@ def test_never_ran(config: Path, left: str | None) -> None:
     done = show(config, "--json")
     document = json.loads(done.stdout)
     assert done.returncode == 75
+    assert ("status.json: is damaged" in done.stderr) == (left is not None)
     agent = document["agent"]
     assert (agent["pid"], agent["started_at"], agent["running"]) == (None, None, False)
     assert agent["config"] == {"path": str(config), "loaded_at": None, "error": None}
@@ -299,7 +301,7 @@ def test_no_configuration(tmp_path: Path) -> None:
     """Without a usable configuration the problem is shown; the exit code says that it is the configuration."""
     done = run("status", "--config", tmp_path / "none.toml")
     assert done.returncode == 78
-    assert str(tmp_path / "none.toml") in done.stdout
+    assert str(tmp_path / "none.toml") in done.stderr
 
 
 def test_unreadable(config: Path) -> None:
@@ -316,7 +318,8 @@ def test_refused_configuration(config: Path, running: None) -> None:
     publish(config, FRESH, config_error="config.toml:3: unknown key `nmae`")
     document, table = show(config, "--json"), show(config)
     assert json.loads(document.stdout)["agent"]["config"]["error"] == "config.toml:3: unknown key `nmae`"
-    assert "config.toml:3: unknown key `nmae`" in table.stdout
+    assert "config.toml:3: unknown key `nmae`" in table.stderr
+    assert "config.toml:3" not in table.stdout
     assert table.returncode == 0
 
 

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
+GRAPH = {
+    "name": "graph",
+    "tenant": "contoso.test",
+    "client_id": "ace7a10d-aaaa-4a01-8663-1440b6b78cb9",
+    "scopes": "api://x/.default",
+    "certificate": "/nonexistent.pem",
+}
 
 
 @pytest.fixture
@@ -126,16 +133,43 @@ def test_in_vain(config: Path) -> None:
     assert done.stderr.splitlines() == [
         "token-agent: waiting for old: expired 3 min ago",
         "token-agent: no valid token within 0.7 s:",
-        "  old: expired, expired 3 min ago",
+        "  old: expired 3 min ago",
         "  crm: pending, no token yet",
         "    AADSTS700027: \\x1b[31mrefused",
         "    hint: upload the certificate",
     ]
     done = wait(config, "crm", "nobody", "--timeout", "0")
     assert done.returncode == 69
-    assert "nobody: no such profile; the agent keeps graph, old, crm" in done.stderr
+    assert "nobody: no such profile yet; known: graph, old, crm" in done.stderr
     assert "no agent is running" in done.stderr
     assert "graph:" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["wait"], ["exec"], ["get"], ["refresh"]], ids=str)
+@pytest.mark.parametrize("source", ["agent", "configuration"])
+def test_a_name_that_no_profile_has(config: Path, source: str, command: list[str]) -> None:
+    """A name that neither the configuration nor a running agent knows is wrong use, at once, with the right ones."""
+    more = ["--", "true"] if command == ["exec"] else []
+    if source == "configuration":
+        write_config(config.parent, GRAPH)
+        done = run(*command, "nobody", "--config", config, *more)
+    else:
+        publish(config, profile(config))
+        write_config(config.parent, top="nonsense")
+        with lock.hold(config.parent / "run"):
+            done = run(*command, "nobody", "--config", config, *more)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no profile named nobody; known: graph" in done.stderr
+
+
+def test_a_name_that_may_come(config: Path) -> None:
+    """A profile that the configuration has, or that it may have for all that can be read, is waited for."""
+    publish(config, profile(config, "other"))
+    write_config(config.parent, top="nonsense")
+    assert wait(config, "graph", "--timeout", "0.1").returncode == 69
+    write_config(config.parent, GRAPH)
+    with lock.hold(config.parent / "run"):
+        assert wait(config, "graph", "--timeout", "0.1").returncode == 75
 
 
 def test_nothing_there(config: Path) -> None:

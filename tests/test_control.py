@@ -211,6 +211,19 @@ def test_storm(tmp_path: Path) -> None:
         assert descriptors() <= before + 1
 
 
+def test_those_who_say_nothing_hold_up_nobody(tmp_path: Path) -> None:
+    """Many more silent connections than are served at once do not make a caller wait until their time is up."""
+    with served(tmp_path) as path:
+        silent = [connect(path) for _ in range(5 * reception.SERVED)]
+        silent[-1].sendall(b'{"op": ')  # half a request is none
+        began = time.monotonic()
+        for _ in range(5):
+            assert control.ask(tmp_path, {}, PATIENCE)["ok"]
+        assert time.monotonic() - began < reception.TIME_LIMIT / 2
+        for connection in silent:
+            connection.close()
+
+
 def test_served_at_once(tmp_path: Path) -> None:
     """Only so many requests are at work at once; the others wait their turn and are all answered."""
     state = {"now": 0, "most": 0, "seen": 0}

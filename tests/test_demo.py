@@ -69,6 +69,7 @@ def test_it_tells_its_story_in_a_pipe(temporary: Path) -> None:
     with started(temporary) as process:
         out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, ""), out
+    assert "The acts need about 14 s" in out  # a second was asked for
     assert "\x1b" not in out
     acts = [line[:3] for line in out.splitlines() if re.match(r"\d\. ", line)]
     assert acts == ACTS
@@ -116,13 +117,13 @@ def _read(terminal: int) -> bytes:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_can_be_ended_at_any_time(temporary: Path, number: signal.Signals) -> None:
-    """A signal in the middle ends it in order, with exit code 0 and nothing left behind."""
+    """A signal in the middle ends it in order, with the exit code that shells expect, and nothing left behind."""
     with started(temporary) as process:
         wait_for_tokens(process)
         assert len(processes_in(temporary)) == 2
         process.send_signal(number)
         _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+    assert process.returncode == 128 + number
     assert err == "token-agent: ended early; nothing is left behind\n"
 
 
@@ -137,7 +138,7 @@ def test_a_reader_may_leave_early(temporary: Path) -> None:
     with started(temporary) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.readline().startswith("token-agent")
+        assert process.stdout.readline().startswith("The acts need")
         process.stdout.close()
         assert process.wait(PATIENCE) == 0
         assert process.stderr.read() == ""

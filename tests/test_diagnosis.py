@@ -201,9 +201,17 @@ def test_clock_that_is_right(skew: timedelta | None) -> None:
 @pytest.mark.parametrize("parsed", [entra(700027), entra(1000502), {"error": "invalid_client"}])
 def test_great_skew_is_mentioned(parsed: dict[str, Any]) -> None:
     """With a clock off by more than five minutes every refused credential also tells of it; other refusals do not."""
-    assert "; also, this machine's clock is 6 min behind the provider's" in rejected(401, parsed, skew=-6 * MINUTE).hint
+    hint = rejected(401, parsed, skew=-6 * MINUTE).hint
+    assert hint.startswith("this machine's clock is 6 min behind the provider's: set it right")
     assert "clock is" not in rejected(401, parsed, skew=4 * MINUTE).hint
     assert "clock is" not in rejected(400, entra(70011, error="invalid_scope"), skew=-6 * MINUTE).hint
+
+
+def test_broken_json_is_no_page() -> None:
+    """An answer that calls itself JSON and is none is not blamed on a captive portal."""
+    hint = transient(200, None, content_type="application/json; charset=utf-8").hint
+    assert "broken" in hint
+    assert "portal" not in hint
 
 
 def test_other_providers() -> None:

@@ -178,13 +178,16 @@ def test_a_mistake_is_named(tmp_path: Path, options: list[str], code: int, said:
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    """A second emulator on the same port says so."""
-    with emulator(tmp_path) as (_, ready):
+    """A second emulator on the same port says so, with the exit code of what passes, and writes nothing."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    with emulator(tmp_path / "first") as (_, ready):
         netloc = urlsplit(ready["url"]).netloc
-        with emulator(tmp_path, "--listen", netloc) as (process, nothing):
+        with emulator(tmp_path / "second", "--listen", netloc) as (process, nothing):
             code, _, err = ended(process)
-    assert (code, nothing) == (2, {})
+    assert (code, nothing) == (75, {})
     assert f"{netloc}: Address already in use" in err
+    assert not list((tmp_path / "second").iterdir())
 
 
 def test_help_shows_options_administration_and_every_fault() -> None:

@@ -232,3 +232,22 @@ def test_a_step_of_the_wall_clock_changes_nothing(tmp_path: Path, step: timedelt
         ]
 
     virtual.run(main)
+
+
+def test_on_expiry_also_after_a_restart(tmp_path: Path) -> None:
+    """A token that expired while no agent ran is shown as expired, and deleted if the profile wants that."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure("one", "two", one='on_expiry = "delete"')
+        async with world.running():
+            await anyio.sleep(MINUTE)
+        world.provider.fault("drop", None)
+        await anyio.sleep(2 * HOUR)
+        async with world.running():
+            await anyio.sleep(MINUTE)
+            assert world.token("one") is None
+            assert world.token("two")
+            assert world.state("one")["state"] == world.state("two")["state"] == "expired"
+
+    virtual.run(main)

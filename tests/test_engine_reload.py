@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MINUTE = 60.0
-NAMES = [f"p{number}" for number in range(50)]
+NAMES = [f"p{number}" for number in range(200)]
 
 
 def test_one_of_many_changes(tmp_path: Path) -> None:
-    """Of fifty profiles one gets another scope: one request follows, and the others keep their instants."""
+    """Of 200 profiles one gets another scope: one request follows, and the others keep their instants."""
 
     async def main(loop: virtual.VirtualLoop) -> None:
         world = World(loop, tmp_path)
@@ -32,9 +32,9 @@ def test_one_of_many_changes(tmp_path: Path) -> None:
             text = (tmp_path / "config.toml").read_text()
             world.write("config.toml", text.replace("api://p7/", "api://seven/"))
             changes = await world.supervisor.reload(reason="test")
-            assert list(changes.lines()) == ["changed    p7: scopes", "untouched  49 profiles"]
+            assert list(changes.lines()) == ["changed    p7: scopes", "untouched  199 profiles"]
             await anyio.sleep(5)
-            assert len(world.requests()) == 51
+            assert len(world.requests()) == 201
             after = {name: world.state(name)["refresh_at"] for name in NAMES}
             assert {name for name in NAMES if before[name] != after[name]} == {"p7"}
 
@@ -213,10 +213,168 @@ def test_a_broken_certificate_never_displaces_a_good_one(tmp_path: Path) -> None
                 assert shown["state"] == "fresh"
                 assert shown["credential"]["candidate_error"]
                 assert shown["credential"]["thumbprint"] == good.thumbprint
-            assert len(world.log.named("certificate.rejected")) == len(broken)
+            levels = [event["level"] for event in world.log.named("certificate.rejected")]
+            assert levels == ["warning", *["error"] * len(broken)]
+            assert len({event["message"] for event in world.log.named("certificate.rejected")}) == len(broken)
             world.write("app.pem", good.pem)
             await world.supervisor.reload(reason="test")
             assert world.state()["credential"]["candidate_error"] is None
         assert not world.log.named("acquisition.failed")
+
+    virtual.run(main)
+
+
+def test_what_lasts_becomes_an_error(tmp_path: Path) -> None:
+    """A certificate that cannot be used is a warning at once and an error after two minutes, each once, till mended."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure(agent='rescan_interval = "1h"')
+        good = world.pair.pem
+
+        async def replaced(content: bytes) -> None:
+            world.write("app.pem", content)
+            await world.supervisor.reload(reason="test")
+
+        async with world.running():
+            await anyio.sleep(1)
+            for _ in range(2):
+                began = world.clock.now()
+                for size in (0, 100, 700, 2000):  # it grows, and is wrong in another way each time
+                    await replaced(good[:size])
+                    await anyio.sleep(20)
+                await anyio.sleep(5 * MINUTE)
+                assert world.state()["credential"]["candidate_error"]
+                rejected = world.log.named("certificate.rejected")[-2:]
+                assert [event["level"] for event in rejected] == ["warning", "error"]
+                assert rejected[0]["at"] == began
+                assert 0 <= (rejected[1]["at"] - began).total_seconds() - 2 * MINUTE < 1
+                await replaced(good)
+            await anyio.sleep(5 * MINUTE)
+        assert len(world.log.named("certificate.rejected")) == 4
+
+    virtual.run(main)
+
+
+def test_nothing_usable_is_an_error_at_once(tmp_path: Path) -> None:
+    """At a start with a broken certificate there is nothing to go on with: that is said as an error, and once."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.write("app.pem", world.pair.pem[:700])
+        world.configure()
+        async with world.running():
+            await anyio.sleep(30 * MINUTE)
+            assert [event["level"] for event in world.log.named("certificate.rejected")] == ["error"]
+            assert len(world.log.named("config.loaded")) == 1
+            world.write("app.pem", world.pair.pem)
+            await anyio.sleep(11)
+            assert world.state()["state"] == "fresh"
+            assert len(world.log.named("config.loaded")) == 2
+
+    virtual.run(main)
+
+
+def test_half_a_configuration_ends_nothing(tmp_path: Path) -> None:
+    """A configuration written in two parts 0.4 s apart, of which the first would do, is taken as a whole."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure("one", "two")
+        path = tmp_path / "config.toml"
+        half, mark, rest = path.read_text().rpartition("[[profile]]")
+        async with world.running():
+            await anyio.sleep(MINUTE - 0.1)
+            for timeout in range(7, 17):  # each a little later, so that the comparison meets some in their middle
+                path.write_text(half)
+                await anyio.sleep(0.4)
+                path.write_text(f"{half}{mark}{rest}timeout = {timeout}\n")
+                await anyio.sleep(10.05 - 0.4)
+            assert world.token("two")
+        assert not world.log.named("token.deleted")
+        assert len(world.log.named("config.loaded")) == 11
+
+    virtual.run(main)
+
+
+def test_no_file_slips_in_between_reading_and_comparing(tmp_path: Path) -> None:
+    """An included file that appears just after the configuration was read is news at the next comparison."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        (tmp_path / "conf.d").mkdir()
+        world.configure(agent='include = ["conf.d/*.toml"]')
+        world.write("conf.d/.hidden.toml", "it is left out, and not looked at again and again")
+        for name in ("one", "two"):
+            config = world.load()
+            assert world.loader.seen(config, world.loader.look(config)) == world.loader.look(config)
+            profile = (tmp_path / "config.toml").read_text().partition("[[profile]]")[2].replace('"app"', f'"{name}"')
+            world.write(f"conf.d/{name}.toml", f"[[profile]]{profile}".replace('"app.pem"', f'"{tmp_path}/app.pem"'))
+            assert world.loader.seen(config, world.loader.look(config)) != world.loader.look(config)
+
+    virtual.run(main)
+
+
+def test_a_new_profile_without_its_certificate_is_refused_until_it_comes(tmp_path: Path) -> None:
+    """What a person has just written and cannot work changes nothing, and is taken once its file is there."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure("one")
+        async with world.running():
+            await anyio.sleep(MINUTE)
+            world.configure("two", two='ca_file = "later.pem"')
+            with pytest.raises(ConfigurationError, match=r'profile "two": ca_file: .*later\.pem'):
+                await world.supervisor.reload(reason="test")
+            with pytest.raises(ConfigurationError):
+                await world.supervisor.plan()
+            await anyio.sleep(MINUTE)
+            assert world.token("one")
+            assert world.token("two") is None
+            assert len(world.log.named("config.rejected")) == 1
+            world.configure("one", "two")
+            await anyio.sleep(11)
+            assert world.token("two")
+
+    virtual.run(main)
+
+
+def test_directories_are_for_life(tmp_path: Path) -> None:
+    """Another runtime_dir or state_dir needs a restart; the running state stays whole until then."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure()
+        async with world.running():
+            await anyio.sleep(1)
+            text = (tmp_path / "config.toml").read_text()
+            world.write("config.toml", text.replace('runtime_dir = "run"', 'runtime_dir = "run2"'))
+            with pytest.raises(ConfigurationError, match=r"agent\.runtime_dir: cannot change .*restart"):
+                await world.supervisor.reload(reason="test")
+            await anyio.sleep(MINUTE)
+            assert world.state()["state"] == "fresh"
+            assert not (tmp_path / "run2").exists()
+
+    virtual.run(main)
+
+
+def test_refresh_does_not_wait_for_the_end_of_a_back_off(tmp_path: Path) -> None:
+    """Whoever asks for a token now gets a request now, not the failure of a while ago; failures go on being counted."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure()
+        async with world.running():
+            await anyio.sleep(MINUTE)
+            world.provider.fault("status", 4, status=503)
+            for failures in (1, 2, 3):
+                await anyio.sleep(1.1)
+                asked = len(world.provider.requests)
+                progress = (await world.supervisor.refresh(["app"]))["app"]
+                assert len(world.provider.requests) == asked + 1
+                assert progress.failures >= failures
+            world.provider.recover()
+            await anyio.sleep(1.1)
+            assert (await world.supervisor.refresh(["app"]))["app"].error is None
 
     virtual.run(main)

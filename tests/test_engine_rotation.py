@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
+import pytest
 
 from tests import virtual
 from tests.certificate_helpers import make_certificate, pool_key
@@ -36,6 +37,30 @@ def test_a_registered_certificate_is_promoted_at_once(tmp_path: Path) -> None:
             assert world.state()["credential"]["thumbprint"] == new.thumbprint
             assert len(world.log.named("certificate.promoted")) == 1
             assert len(world.requests()) == 2
+
+    virtual.run(main)
+
+
+@pytest.mark.parametrize(("pause", "levels"), [(0.15, []), (0.4, ["warning"])])
+def test_copied_in_chunks(tmp_path: Path, pause: float, levels: list[str]) -> None:
+    """Half a certificate is waited for while it grows; if it rests for longer than that, one warning comes of it."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure()
+        new = make_certificate("new", pool_key(1), not_after=NEXT_YEAR)
+        world.register(new)
+        async with world.running():
+            await anyio.sleep(MINUTE - 0.1)  # the comparison comes just after the first chunk
+            with (tmp_path / "app.pem").open("wb", buffering=0) as file:
+                for begin in range(0, len(new.pem), 400):
+                    file.write(new.pem[begin : begin + 400])
+                    await anyio.sleep(pause)
+            await anyio.sleep(11)
+            assert world.state()["credential"]["thumbprint"] == new.thumbprint
+            assert [event["level"] for event in world.log.named("certificate.rejected")] == levels
+            assert len(world.log.named("certificate.promoted")) == 1
+        assert not world.log.named("acquisition.failed")
 
     virtual.run(main)
 
@@ -196,6 +221,28 @@ def test_side_by_side_the_newest_accepted_one_wins(tmp_path: Path) -> None:
             await anyio.sleep(5 * MINUTE)
             assert world.state()["credential"]["thumbprint"] == new.thumbprint
             assert world.state()["credential"]["candidate_error"] is None
+        assert not world.log.named("acquisition.failed")
+
+    virtual.run(main)
+
+
+def test_a_candidate_that_expires_unproven_is_passed_over(tmp_path: Path) -> None:
+    """A newer certificate that nobody registered, and that ends first, never keeps the older one from being used."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        end = virtual.START + timedelta(minutes=20)
+        short = make_certificate("short", pool_key(1), not_before=virtual.START - timedelta(days=1), not_after=end)
+        world.write("short.pem", short.pem)
+        world.configure()
+        text = (tmp_path / "config.toml").read_text()
+        world.write("config.toml", text.replace('"app.pem"', '["short.pem", "app.pem"]'))
+        async with world.running():
+            for _ in range(5):
+                await anyio.sleep(25 * MINUTE)
+                assert (await world.supervisor.refresh(["app"]))["app"].error is None
+                assert world.state()["state"] == "fresh"
+                assert world.state()["credential"]["thumbprint"] == world.pair.thumbprint
         assert not world.log.named("acquisition.failed")
 
     virtual.run(main)

@@ -145,6 +145,21 @@ def test_unknown_code_with_a_known_error(explain: Explain) -> None:
     assert "by temporarily_unavailable: transient" in explain("temporarily_unavailable AADSTS7999999")
 
 
+@pytest.mark.parametrize(
+    ("text", "title", "kind"),
+    [
+        ("HTTP 429 Too Many Requests", "HTTP 429", "transient"),
+        ("HTTP/1.1 503 Service Unavailable", "HTTP 503", "transient"),
+        ("failed: http 407", "HTTP 407", "permanent"),
+    ],
+)
+def test_a_status_alone(text: str, title: str, kind: str, explain: Explain) -> None:
+    """A status of HTTP that speaks for itself is explained where no code is in the text."""
+    assert explain.titles(text) == [title]
+    assert f"class    {kind}" in explain.out
+    assert explain.titles(f"{text} AADSTS700027") == ["AADSTS700027"]
+
+
 @pytest.mark.parametrize("text", ["", "nothing to see", "at 10:22:01 port 50000x failed", "HTTP 404", "65001-23"])
 def test_no_code(text: str, explain: Explain) -> None:
     """A text without any code is wrong use, and the message says what would be right."""

@@ -27,7 +27,8 @@ from agent.network.transport import Call, HttpsTransport
 from tests.certificate_helpers import Pair, certificate_profile, make_certificate, pool_key, written
 from tests.entra_helpers import PAIR, client, unpadded
 from tests.network_helpers import DAY, Authority
-from tests.process_helpers import environment, run
+from tests.process_helpers import environment, run, start
+from tests.reader_helpers import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +54,15 @@ class Provider:
         assert self.process.stdout
         said: dict[str, str] = json.loads(self.process.stdout.readline())
         return said
+
+    def register(self, client_id: str, pair: Pair) -> list[dict[str, str]]:
+        """Add a key to those of an app; return what the provider has said of requests it refused before."""
+        assert self.process.stdin
+        print(json.dumps({"client": client_id, "jwk": jwk(pair)}), file=self.process.stdin, flush=True)
+        refusals = []
+        while (said := self.refusal()) != {"registered": client_id}:
+            refusals.append(said)
+        return refusals
 
     def get(self, path: str) -> Any:
         """Return a JSON document of the provider."""
@@ -84,13 +94,13 @@ def require(present: object, what: str) -> None:
 
 
 @contextlib.contextmanager
-def running(authority: Authority, path: str) -> Iterator[Provider]:
-    """Run the provider below a path; two apps are registered."""
+def running(authority: Authority, path: str, lifetime: int = 600) -> Iterator[Provider]:
+    """Run the provider below a path, its tokens good for so many seconds; two apps are registered."""
     require(shutil.which("node"), "node")
     require((FOLDER / "node_modules" / "oidc-provider").is_dir(), "oidc-provider (npm ci --prefix tests/interop)")
     key, mark, certificate = authority.server_pem().decode().partition("-----BEGIN CERTIFICATE")
-    settings = {"key": key, "certificate": mark + certificate, "path": path}
-    settings |= {"clients": {APP: jwk(PAIR), OTHER_APP: jwk(OTHER)}}  # type: ignore[dict-item]
+    settings = {"key": key, "certificate": mark + certificate, "path": path, "lifetime": lifetime}
+    settings |= {"clients": {APP: jwk(PAIR), OTHER_APP: jwk(OTHER)}}
     with subprocess.Popen(
         ["node", "provider.mjs"],
         cwd=FOLDER,
@@ -118,7 +128,7 @@ def provider(authority: Authority) -> Iterator[Provider]:
         yield provider
 
 
-def configuration(folder: Path, provider: Provider, client_id: str = APP) -> Path:
+def configuration(folder: Path, provider: Provider, client_id: str = APP, refresh: str = "{}") -> Path:
     """Write a configuration as an administrator would, with the certificate of the first app."""
     written(folder / "app.pem", PAIR.pem)
     return written(
@@ -127,6 +137,7 @@ def configuration(folder: Path, provider: Provider, client_id: str = APP) -> Pat
 [agent]
 runtime_dir = "{folder}/run"
 state_dir = "{folder}/state"
+log_format = "json"
 
 [[profile]]
 name = "billing"
@@ -136,6 +147,7 @@ scopes = ["read"]
 certificate = "app.pem"
 ca_file = "{provider.ca_file}"
 token_file = "{folder}/token"
+refresh = {refresh}
 
 [profile.expect]
 audience = "{RESOURCE}"
@@ -224,3 +236,51 @@ def test_an_issuer_without_a_path(authority: Authority, tmp_path: Path) -> None:
     ):
         here.profile = here.profile.model_copy(update={"client_id": APP, "scopes": ("read",)})
         assert provider.verified(here.acquire().token.secret)["client_id"] == APP
+
+
+def test_side_by_side_the_registered_one_is_used(provider: Provider, tmp_path: Path) -> None:
+    """Of two certificates, the newer of which the provider does not know, the older gets the token."""
+    config = configuration(tmp_path, provider)
+    written(tmp_path / "new.pem", OTHER.pem)
+    config.write_text(config.read_text().replace('"app.pem"', '["new.pem", "app.pem"]'))
+    done = run("once", "-c", config)
+    assert done.returncode == 0, done.stderr
+    assert provider.refusal()["error"] == "invalid_client"
+    assert provider.verified((tmp_path / "token").read_text())["client_id"] == APP
+
+
+def test_a_certificate_that_is_registered_late(authority: Authority, tmp_path: Path) -> None:
+    """From one certificate to the next under the running agent, before the provider knows it: no reader notices."""
+    new = make_certificate("new", pool_key(8), not_before=datetime.now(UTC) - DAY, not_after=datetime.now(UTC) + DAY)
+    with running(authority, "", lifetime=4) as provider:
+        config = configuration(tmp_path, provider, refresh="{ at = 0.25, jitter = 0 }")
+        keys = jwt.PyJWKSet.from_dict(provider.get("/jwks"))
+
+        def verified(token: str) -> float:
+            key = keys[jwt.get_unverified_header(token)["kid"]]
+            return float(jwt.decode(token, key, ["RS256"], audience=RESOURCE, issuer=provider.issuer)["exp"])
+
+        token_file = tmp_path / "token"
+        with start("run", "-c", config) as agent:
+            agent.wait_for("token.written", profile="billing")
+            with Reader(token_file, check=verified) as reader:
+                written(tmp_path / "new.pem", new.pem).replace(tmp_path / "app.pem")
+                rejected = agent.wait_for("certificate.rejected", thumbprint=new.thumbprint)
+                assert "invalid_client" in rejected["message"]
+                assert new.thumbprint in rejected["hint"]
+                reader.wait_for(token_file, 4)  # the old one goes on
+                credential = json.loads((tmp_path / "run" / "status.json").read_text())["profiles"][0]["credential"]
+                assert credential["thumbprint"] == PAIR.thumbprint
+                assert "invalid_client" in credential["candidate_error"]
+                assert run("refresh", "billing", "-c", config).returncode == 0  # asked for too early
+                assert {refusal["error"] for refusal in provider.register(APP, new)} == {"invalid_client"}
+                assert run("refresh", "billing", "-c", config).returncode == 0
+                agent.wait_for("certificate.promoted", thumbprint=new.thumbprint, replaces=PAIR.thumbprint)
+                reader.wait_for(token_file, len(reader.contents[token_file]) + 2)
+            assert agent.stop() == 0
+    assert reader.failures == []
+    events = agent.events()
+    assert not [event for event in events if event["event"] == "acquisition.failed"]
+    acquired = [event["thumbprint"] for event in events if event["event"] == "token.acquired"]
+    assert acquired == sorted(acquired, key=[PAIR.thumbprint, new.thumbprint].index)
+    assert {PAIR.thumbprint, new.thumbprint} == {*acquired}

@@ -77,6 +77,39 @@ def test_one_wrong_setting_does_not_hide_the_other(tmp_path: Path) -> None:
     assert peek(path) == (tmp_path / "run", DEFAULTS[1])
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[agent]\nruntime_dir = 'run'\nnonsense\n",
+        "[agent]\n  runtime_dir = \"r\\u0075n\" # here\n[[profile]\nruntime_dir = 'no'\n",
+        "what\n[other]\nruntime_dir = 'no'\n[ agent ] # the agent\nruntime_dir = 'run'\nstate_dir = [\n",
+        "\ufeff[agent]\nruntime_dir = '${RUN}/x'\nruntime_dir = 'run'\nx = 'unfinished",
+        b"# \xff\n[agent]\nruntime_dir = 'run'\n",
+    ],
+)
+def test_what_is_not_toml_is_read_by_lines(tmp_path: Path, content: str | bytes) -> None:
+    """A slip somewhere in the file does not hide where the agent is, if a line of [agent] says so."""
+    assert peek(write(tmp_path, content)) == (tmp_path / "run", DEFAULTS[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", " is empty"),
+        ("[agent", " is not valid TOML"),
+        ("[agent]\nruntime_dir = '/run/x'\nnonsense", ""),
+        ("[agent]\nstate_dir = '/x'", ""),
+    ],
+)
+def test_why_the_default_may_be_wrong(tmp_path: Path, content: str, said: str) -> None:
+    """That another directory may be meant is told where the configuration could not be read, and only there."""
+    path = write(tmp_path, content)
+    assert peek_settings(path, {}, files.read_bytes).problem == (f"{path}{said}" if said else "")
+    missing = tmp_path / "missing.toml"
+    problem = f"{missing} cannot be read (No such file or directory)"
+    assert peek_settings(missing, {}, files.read_bytes).problem == problem
+
+
 def test_nothing_heavy_is_imported() -> None:
     """The quick look needs neither pydantic nor MSAL nor cryptography."""
     code = (

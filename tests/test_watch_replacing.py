@@ -52,12 +52,13 @@ def in_chunks(root: Path) -> Iterator[Path]:
     path = written(root / "app.pem")
     yield path
     for _ in range(2):
+        content = fresh()
         with path.open("w") as file:
             yield path  # truncated
-            file.write(fresh())
+            file.write(content[: len(content) // 2])
             file.flush()
             yield path  # the first half
-            file.write(fresh())
+            file.write(content[len(content) // 2 :])
         yield path
 
 
@@ -80,7 +81,8 @@ def by_sed(root: Path) -> Iterator[Path]:
     path = written(root / "app.pem")
     yield path
     for _ in range(3):
-        subprocess.run(["sed", "-i", f"s/.*/{fresh().strip()}/", path], check=True)
+        content = fresh().replace("\n", "\\n")
+        subprocess.run(["sed", "-i", "-z", f"s|.*|{content}|", path], check=True)
         yield path
 
 

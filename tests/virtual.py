@@ -52,6 +52,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.elapsed = 0.0
         self.workers: list[Workers] = []
         self.waiting_threads = 0
+        self.hooks_take_their_time = False  # whether time goes on while the program of a hook runs
         super().__init__(selector)
 
     def time(self) -> float:
@@ -66,6 +67,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def busy(self) -> bool:
         """Whether a worker thread is doing something that takes real time only."""
         running = sum(w._network.borrowed_tokens + w._disk.borrowed_tokens for w in self.workers)
+        if not self.hooks_take_their_time:
+            running += sum(w._hooks.borrowed_tokens for w in self.workers)
         return running > self.waiting_threads
 
 

@@ -14,6 +14,7 @@ import anyio
 from agent.watching.watcher import Hint, Watcher
 from agent.workers import Workers
 from tests import virtual
+from tests.test_agent_replacing import Certificate, Configuration, play_all
 from tests.test_watch_replacing import play, written
 from tests.watch_helpers import HOUR, Consumer, fresh
 
@@ -26,39 +27,53 @@ NOBODY = 65534
 # ---- mounts, in a mount namespace
 
 
-def mounted_over(root: str) -> None:
+def mounts(root: Path) -> Iterator[Path]:
     """Mount a file system with another content over the directory of a file, and take it away again, twice."""
-
-    def scenario() -> Iterator[Path]:
-        path = written(Path(root) / "certs" / "app.pem")
+    path = written(root / "certs" / "app.pem")
+    yield path
+    for _ in range(2):
+        subprocess.run(["mount", "-t", "tmpfs", "none", path.parent], check=True)
+        yield written(path)
+        subprocess.run(["umount", path.parent], check=True)
         yield path
-        for _ in range(2):
-            subprocess.run(["mount", "-t", "tmpfs", "none", path.parent], check=True)
-            yield written(path)
-            subprocess.run(["umount", path.parent], check=True)
-            yield path
 
-    kinds = anyio.run(play, scenario(), timedelta(seconds=1))
+
+def overlay(root: Path) -> Iterator[Path]:
+    """Change a file in the lower directory of an overlay."""
+    lower, upper, work, merged = (root / name for name in ("lower", "upper", "work", "merged"))
+    for directory in (upper, work, merged):
+        directory.mkdir()
+    written(lower / "app.pem")
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, merged], check=True)
+    yield merged / "app.pem"
+    for _ in range(2):
+        written(lower / "app.pem")
+        yield merged / "app.pem"
+
+
+def mounted_over(root: str) -> None:
+    """Each mount is noticed by the comparison, or because another directory is to be watched."""
+    kinds = anyio.run(play, mounts(Path(root)), timedelta(seconds=1))
     assert kinds <= {"scan", "armed"}, kinds
 
 
 def changed_below_an_overlay(root: str) -> None:
-    """Change a file in the lower directory of an overlay."""
-
-    def scenario() -> Iterator[Path]:
-        lower, upper, work, merged = (Path(root) / name for name in ("lower", "upper", "work", "merged"))
-        for directory in (upper, work, merged):
-            directory.mkdir()
-        written(lower / "app.pem")
-        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, merged], check=True)
-        yield merged / "app.pem"
-        for _ in range(2):
-            written(lower / "app.pem")
-            yield merged / "app.pem"
-
-    kinds = anyio.run(play, scenario(), timedelta(seconds=1))
+    """Each change below is noticed by the comparison."""
+    kinds = anyio.run(play, overlay(Path(root)), timedelta(seconds=1))
     assert kinds == {"scan"}, kinds
+
+
+def agents_and_mounts(root: str) -> None:
+    """The whole agent follows, with its certificate and with its configuration."""
+    parts = [(kind, deed, "1s") for kind in (Certificate, Configuration) for deed in (mounts, overlay)]
+    directories = iter([Path(root, str(number)) for number in range(len(parts))])
+
+    def directory(_: object) -> Path:
+        (path := next(directories)).mkdir()
+        return path
+
+    assert play_all(parts, directory) == dict.fromkeys(parts)
 
 
 # ---- limits, in a user namespace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextvars import ContextVar
 from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING
@@ -33,9 +34,17 @@ PATIENCE = 20.0
 _numbers = count()
 
 
+def _numbered() -> str:
+    return f"content {next(_numbers):08}\n"
+
+
+maker: ContextVar[Callable[[], str]] = ContextVar("maker", default=_numbered)
+"""Makes what files are filled with; others may want certificates, or configurations."""
+
+
 def fresh() -> str:
     """Return content that was never there before, always of the same length."""
-    return f"content {next(_numbers):08}\n"
+    return maker.get()()
 
 
 class Over(Exception):  # noqa: N818 - as StopIteration

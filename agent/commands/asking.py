@@ -39,8 +39,19 @@ def _inhabited(directory: Path) -> bool:
     return os.path.lexists(directory / lock.NAME)
 
 
-def ask(directory: Path, request: Mapping[str, Any]) -> Answer:
+def doubt(config: Path | None) -> str:
+    """Return why the agent may be elsewhere than in `directory`; empty if it cannot."""
+    problem = peek_settings(common.config_path(config, os.environ), os.environ, files.read_bytes).problem
+    return f"; {problem}, so the default runtime directory was looked at" if problem else ""
+
+
+def ask(directory: Path, request: Mapping[str, Any], config: Path | None) -> Answer:
     """Ask the agent of a runtime directory.
+
+    Args:
+        directory: where it is.
+        request: to be answered.
+        config: which configuration said so.
 
     Raises:
         UnreachableError: there is none, or it does not answer.
@@ -50,7 +61,7 @@ def ask(directory: Path, request: Mapping[str, Any]) -> Answer:
     except UnreachableError as error:
         pid = lock.holder(directory)
         if pid is None:
-            message = f"no agent is running ({error.message})"
+            message = f"no agent is running ({error.message}){doubt(config)}"
             raise UnreachableError(message, hint=error.hint or START) from None
         hint = error.hint or "a `token-agent once` takes no requests; a running agent says in its log why it does not"
         raise UnreachableError(f"process {pid} is the agent here, but {error.message}", hint=hint) from None
@@ -91,7 +102,7 @@ def accept(answer: Answer) -> Answer:
 
 def unknown(names: Sequence[str], known: Sequence[str]) -> click.UsageError:
     """Return the error of names that no profile has."""
-    return click.UsageError(f"no profile named {', '.join(names)}; the agent keeps {', '.join(known) or 'none'}")
+    return click.UsageError(f"no profile named {', '.join(names)}; known: {', '.join(known) or 'none'}")
 
 
 def show_lines(answer: Answer) -> None:

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from agent import __version__, files, lock, log
+from agent import __version__, files, hooks, lock, log
 from agent.clock import SystemClock
 from agent.engine.board import Board
 from agent.engine.gate import Gate
+from agent.engine.hooking import Hooks
 from agent.engine.services import Services, Transports
 from agent.network.entra import Discovery
 from agent.output import sink
@@ -37,6 +38,7 @@ def engine(config: Config, mode: Literal["run", "once"]) -> Iterator[Services]:
     settings = config.agent
     sink.make_directory(settings.runtime_dir, 0o755)
     sink.make_directory(settings.state_dir, 0o700)
+    hooks.inherit_nothing()
     with lock.hold(settings.runtime_dir):
         transports = Transports()
         try:
@@ -51,16 +53,19 @@ def services(config: Config, mode: Literal["run", "once"], transports: Transport
     status = AgentStatus(
         version=__version__, pid=os.getpid(), started_at=datetime.now(UTC), config_path=str(config.path), mode=mode
     )
+    workers = Workers(config.agent.max_in_flight)
+    board = Board(status, config.agent, clock, logger)
     return Services(
         clock=clock,
         random=random.random,
         machine=machine_id(),
         log=logger,
-        workers=Workers(config.agent.max_in_flight),
+        workers=workers,
         gate=Gate(clock, random.random, config.agent.max_in_flight),
         discovery=Discovery(clock),
         transport=transports,
-        board=Board(status, config.agent, clock, logger),
+        board=board,
+        hooks=Hooks(clock, workers, board, logger),
     )
 
 

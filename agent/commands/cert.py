@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent.credentials.making import NewCertificate
 
 _FILE = click.Path(path_type=Path)
+_DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 
 @click.group(
@@ -35,11 +36,13 @@ def command() -> None:
     short_help="Make a key and a self-signed certificate.",
     epilog=common.examples(
         "token-agent cert new --out /etc/token-agent --subject CN=graph",
-        "token-agent cert new --out . --subject 'CN=billing,O=Contoso' --days 730 --bits 4096",
+        "token-agent cert new --out . --subject 'CN=billing,O=Contoso' --bits 4096",
         "token-agent cert new --out . --subject CN=graph --name graph-2027",
     ),
 )
-@click.option("--out", type=_FILE, required=True, metavar="DIR", help="Folder of the files; made (0700) if missing.")
+@click.option(
+    "--out", type=_DIRECTORY, required=True, metavar="DIR", help="Folder of the files; made (0700) if missing."
+)
 @click.option("--subject", required=True, metavar="CN=...", help="Subject, such as CN=graph or CN=graph,O=Contoso.")
 @click.option("--days", type=click.IntRange(1, 36500), default=365, show_default=True, help="How long it is valid.")
 @click.option("--bits", type=click.Choice(["2048", "3072", "4096"]), default="2048", show_default=True, help="RSA key.")
@@ -120,7 +123,7 @@ def _next_steps(made: NewCertificate, *, protected: bool) -> Iterator[str]:
     short_help="Show what is in a certificate file.",
     epilog=common.examples(
         "token-agent cert show /etc/token-agent/graph.pem",
-        "token-agent cert show graph.cer                           which one is it in the portal?",
+        "token-agent cert show graph.cer        which one is it in the portal?",
         "token-agent cert show graph.pfx --password-file password",
     ),
 )

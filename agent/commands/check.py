@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.config.model import Config, TokenFile
+    from agent.config.model import Config, Profile, TokenFile
     from agent.credentials.store import Credential
     from agent.engine.jobs import Job
     from agent.engine.services import Services
-    from agent.errors import AgentError
+    from agent.errors import AgentError, CredentialError
+    from agent.output.sink import Reserved
 
 
 @click.command(
     epilog=common.examples(
-        "token-agent check                        configuration, certificates, folders",
-        "token-agent check --online               also ask the provider for each token",
-        "token-agent check --config ./new.toml && mv new.toml /etc/token-agent/config.toml",
+        "token-agent check               configuration, certificates, folders",
+        "token-agent check --online      also ask the provider for each token",
+        "token-agent check -c new.toml && mv new.toml /etc/token-agent/config.toml",
     )
 )
 @click.option("--online", is_flag=True, help="Also acquire a token for each profile; nothing is written.")
@@ -38,22 +39,26 @@ def command(config: Path | None, *, online: bool) -> int:
     refuses, 75 it cannot be reached now.
     """
     from agent import log
+    from agent.commands import check_hook
     from agent.credentials.store import CredentialStore
     from agent.engine.jobs import load_job
+    from agent.engine.reserving import reserved
 
     loaded = common.read_config(config)
     log.configure("error", "console", os.environ)
     report = Report(str(loaded.path))
     for warning in loaded.warnings:
         report.warning(warning)
-    for error in _directories(loaded):
-        report.error(error)
+    for key, error in _directories(loaded):
+        report.error(error, f"[agent] {key}")
     store, now = CredentialStore(), datetime.now(UTC)
     jobs = [load_job(profile, store, now) for profile in loaded.profiles]
-    results = _ask_all(loaded, jobs) if online else {}
+    results = _ask_all(loaded, jobs, now) if online else {}
+    places = reserved(loaded)
     for job in jobs:
-        _check(job, now, report, loaded.agent.runtime_dir)
-        report.answer(results.get(job.profile.name))
+        _check(job, now, report, loaded.agent.runtime_dir, places)
+        check_hook.look(job.profile, loaded, report)
+        report.answer(results.get(job.profile.name), job.profile.name)
     return report.finish(len(jobs))
 
 
@@ -62,7 +67,7 @@ class Report:
 
     def __init__(self, subject: str) -> None:
         self.codes: set[int] = set()
-        self.warnings = 0
+        self.errors = self.warnings = 0
         click.echo(f"configuration {subject}")
 
     def good(self, text: str) -> None:
@@ -74,53 +79,118 @@ class Report:
         self.warnings += 1
         click.echo(f"  warning  {text}", err=True)
 
-    def error(self, error: AgentError) -> None:
-        """Print something that is wrong, and how to mend it."""
+    def error(self, error: AgentError, where: str = "") -> None:
+        """Print something that is wrong, and how to mend it.
+
+        Args:
+            error: what is wrong.
+            where: profile and key, where the message does not name them.
+        """
         self.codes.add(error.exit_code)
+        self.errors += 1
         sys.stdout.flush()  # keep the two streams in step where they end in one place
-        click.echo(f"  ERROR    {error.message}", err=True)
+        click.echo(f"  ERROR    {where}{': ' * bool(where)}{error.message}", err=True)
         if error.hint:
             click.echo(f"           hint: {error.hint}", err=True)
 
-    def answer(self, online: str | AgentError | None) -> None:
+    def answer(self, online: str | AgentError | None, profile: str) -> None:
         """Print what the provider said, if it was asked."""
         if isinstance(online, str):
             self.good(online)
         elif online is not None:
-            self.error(online)
+            self.error(online, profile)
 
     def finish(self, profiles: int) -> int:
         """Print the sum and return the exit code."""
         count = f"{profiles} profile{'s' * (profiles != 1)}"
         warned = f", {self.warnings} warning{'s' * (self.warnings != 1)}" if self.warnings else ""
-        if not self.codes:
+        if self.codes:
+            sys.stdout.flush()
+            click.echo(f"{count}: {self.errors} problem{'s' * (self.errors != 1)}{warned}", err=True)
+        else:
             click.echo(f"{count}: all is well{warned}")
         return max(self.codes, default=0)
 
 
-def _directories(config: Config) -> Iterator[AgentError]:
-    """Yield what is wrong with the agent's own directories."""
+def _directories(config: Config) -> Iterator[tuple[str, AgentError]]:
+    """Yield what is wrong with the agent's own directories, each with its key."""
     from agent.errors import OutputError
     from agent.output import sink
 
-    for directory in (config.agent.runtime_dir, config.agent.state_dir):
+    for key, directory in (("runtime_dir", config.agent.runtime_dir), ("state_dir", config.agent.state_dir)):
         try:
             sink.probe_directory(directory)
+            _try_making(directory)
         except OutputError as error:
-            yield error
+            yield key, error
 
 
-def _check(job: Job, now: datetime, report: Report, runtime_dir: Path) -> None:
+def _try_making(directory: Path) -> None:
+    """Make a directory, and remove it, where one is still to be made: in /proc and the like rights do not tell.
+
+    Raises:
+        OutputError: there can be none.
+    """
+    import tempfile
+
+    from agent.errors import OutputError
+
+    if directory.exists():
+        return
+    parent = next(each for each in directory.parents if each.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".token-agent-", dir=parent):
+            pass
+    except OSError as error:
+        message = f"it does not exist, and cannot be made in {parent}: {error.strerror}"
+        raise OutputError(directory, message, hint="name a directory of a real file system") from None
+
+
+def _check(job: Job, now: datetime, report: Report, runtime_dir: Path, places: Reserved) -> None:
     """Report on one profile."""
-    click.echo(f"profile {job.profile.name}")
-    for unusable in job.unusable:
-        report.error(unusable.error())
-    for credential in job.usable:
+    name = job.profile.name
+    click.echo(f"profile {name}")
+    for error in _credential_errors(job, now):
+        report.error(error, f"{name}: {_key(job.profile, error.path)}")
+    for credential in _sound(job, now):
         report.good(_describe(credential, now))
+    for credential in job.usable:
         for warning in credential.warnings:
-            report.warning(warning)
+            report.warning(f"{name}: {warning}")
     for token_file in job.profile.token_file:
-        _check_token_file(token_file, report, runtime_dir)
+        _check_token_file(token_file, report, runtime_dir, name, places)
+
+
+def _credential_errors(job: Job, now: datetime) -> Iterator[CredentialError]:
+    """Yield what is wrong with trust root and credentials, also with those that are read at every use."""
+    yield from (unusable.error() for unusable in job.unusable)
+    yield from (error for each in job.usable if (error := _flaw(each, now)))
+
+
+def _sound(job: Job, now: datetime) -> list[Credential]:
+    """Return the credentials that could be used now."""
+    return [each for each in job.usable if _flaw(each, now) is None]
+
+
+def _flaw(credential: Credential, now: datetime) -> CredentialError | None:
+    from agent.errors import CredentialError
+
+    try:
+        credential.check(now)
+    except CredentialError as error:
+        return error
+    return None
+
+
+def _key(profile: Profile, path: Path) -> str:
+    """Return the key of a profile that names a file, as far as it is one of a credential."""
+    keys: dict[Path | None, str] = {profile.client_secret_file: "client_secret_file", profile.ca_file: "ca_file"}
+    for certificate in profile.certificate:
+        keys |= {certificate.path: "certificate", certificate.key: "certificate.key"}
+        keys |= {certificate.password_file: "certificate.password_file"}
+    if profile.federated:
+        keys[profile.federated.assertion_file] = "federated.assertion_file"
+    return keys.get(path, "credential")
 
 
 def _describe(credential: Credential, now: datetime) -> str:
@@ -132,25 +202,25 @@ def _describe(credential: Credential, now: datetime) -> str:
     return text + (f", expires {words.relative(credential.not_after - now)}" if credential.not_after else "")
 
 
-def _check_token_file(token_file: TokenFile, report: Report, runtime_dir: Path) -> None:
+def _check_token_file(token_file: TokenFile, report: Report, runtime_dir: Path, name: str, places: Reserved) -> None:
     """Try whether the agent can write there, with the owner and rights that are asked for."""
     from agent.errors import OutputError
 
     # The agent makes its own directory when it starts; that it is not there before is no problem of the file's.
     missing = token_file.path.parent == runtime_dir and not runtime_dir.exists()
     try:
-        for warning in _try_access(token_file) if missing else _try_writing(token_file):
-            report.warning(warning)
+        for warning in _try_access(token_file) if missing else _try_writing(token_file, places):
+            report.warning(f"{name}: token_file: {warning}")
     except OutputError as error:
-        report.error(error)
+        report.error(error, f"{name}: token_file")
     else:
         report.good(f"token file {token_file.path} ({token_file.format}, {token_file.mode:04o})")
 
 
-def _try_writing(token_file: TokenFile) -> tuple[str, ...]:
+def _try_writing(token_file: TokenFile, places: Reserved) -> tuple[str, ...]:
     from agent.output import sink
 
-    return sink.probe(token_file.path, sink.access_of(token_file))
+    return sink.probe(token_file.path, sink.access_of(token_file), places)
 
 
 def _try_access(token_file: TokenFile) -> tuple[str, ...]:
@@ -165,7 +235,7 @@ def _try_access(token_file: TokenFile) -> tuple[str, ...]:
     return ()
 
 
-def _ask_all(config: Config, jobs: list[Job]) -> dict[str, str | AgentError]:
+def _ask_all(config: Config, jobs: list[Job], now: datetime) -> dict[str, str | AgentError]:
     """Acquire a token for every profile that has a credential; nothing is written."""
     import anyio
 
@@ -179,8 +249,8 @@ def _ask_all(config: Config, jobs: list[Job]) -> dict[str, str | AgentError]:
         services = assembly.services(config, "once", transports)
         async with anyio.create_task_group() as tasks:
             for job in jobs:
-                if job.usable:
-                    tasks.start_soon(_ask, job, services, results)
+                if sound := _sound(job, now):
+                    tasks.start_soon(_ask, job, sound[0], services, results)
 
     try:
         anyio.run(main)
@@ -189,14 +259,14 @@ def _ask_all(config: Config, jobs: list[Job]) -> dict[str, str | AgentError]:
     return results
 
 
-async def _ask(job: Job, services: Services, results: dict[str, str | AgentError]) -> None:
+async def _ask(job: Job, credential: Credential, services: Services, results: dict[str, str | AgentError]) -> None:
     """Acquire one token and keep what came of it, not the token."""
     from agent import words
     from agent.engine import acquisition
     from agent.errors import AgentError
 
     try:
-        token = await acquisition.acquire(job, job.usable[0], services)
+        token = await acquisition.acquire(job, credential, services)
     except AgentError as error:
         results[job.profile.name] = error
     else:

@@ -5,6 +5,7 @@ They need ``status.json``, which everybody may read, and the token files; neithe
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ import click
 from agent import files, lock, status, words
 from agent.commands import asking, common
 from agent.config.values import parse_duration
-from agent.errors import OutputError, TransientError, UnreachableError
+from agent.errors import ConfigurationError, OutputError, TransientError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,10 +68,13 @@ def needed(profile: ProfileStatus, asked: timedelta | None) -> timedelta:
 
 
 class Knowledge:
-    """What the agent of a runtime directory has left for everybody to know, read again when it changes."""
+    """What the agent of a runtime directory has left for everybody to know, read again when it changes.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    ``config`` is where its configuration is, as the command line says it.
+    """
+
+    def __init__(self, directory: Path, config: Path | None) -> None:
+        self.directory, self.config = directory, config
         self.problem = ""
         self._path = directory / "status.json"
         self._version: tuple[int, ...] = ()
@@ -99,6 +103,30 @@ class Knowledge:
         if self._is_outdated():
             self.problem = "the agent is starting"
         return {} if self.problem else self._profiles
+
+    @functools.cached_property
+    def configured(self) -> tuple[str, ...]:
+        """The names of all profiles in the configuration; none if it cannot be read, or is wrong."""
+        try:
+            return tuple(profile.name for profile in common.read_config(self.config).profiles)
+        except ConfigurationError:
+            return ()
+
+    def reject_unknown(self, names: Sequence[str]) -> None:
+        """End the command for a name that no profile has: by the configuration, or else by a running agent.
+
+        Raises:
+            click.UsageError: which, and what they are called.
+        """
+        known = self.profiles()
+        absent = [name for name in names if name not in known]
+        if not absent:
+            return
+        if not self.configured and lock.holder(self.directory) is None:
+            return  # who knows what an agent will be started with
+        every = tuple(dict.fromkeys((*self.configured, *known)))
+        if every and (strange := [name for name in absent if name not in every]):
+            raise asking.unknown(strange, every)
 
     def _read(self) -> None:
         agent, profiles = status.from_file(json.loads(files.read_bytes(self._path, limit=64 << 20)))
@@ -144,6 +172,7 @@ def wait(
     """Return the profiles named, or all that are known, once their token files serve.
 
     Raises:
+        click.UsageError: there is no such profile.
         TransientError: they do not in time.
         UnreachableError: the same, and no agent is running.
     """
@@ -151,6 +180,7 @@ def wait(
     waiting = False
     while True:
         known = knowledge.profiles()
+        knowledge.reject_unknown(names)
         lacks = _lacks(knowledge, known, names, asked)
         if not lacks:
             break
@@ -171,7 +201,7 @@ def _lacks(
     if not known:
         return dict.fromkeys(names or ("a profile",), knowledge.problem or "the agent keeps none yet")
     now = datetime.now(UTC)
-    absent = f"no such profile; the agent keeps {', '.join(known)}"
+    absent = f"no such profile yet; known: {', '.join(known)}"
     lacks = {name: lacking(known[name], asked, now) if name in known else absent for name in names or known}
     return {name: lack for name, lack in lacks.items() if lack}
 
@@ -184,12 +214,12 @@ def _late(
     now = datetime.now(UTC)
     for name, lack in lacks.items():
         profile = known.get(name)
-        state = f"{status.state_of(profile, now, kept=True)}, " if profile else ""
-        lines.append(f"  {name}: {state}{lack}")
+        state = status.state_of(profile, now, kept=True) if profile else ""
+        lines.append(f"  {name}: {lack if not state or lack.startswith(state) else f'{state}, {lack}'}")
         if profile and (error := profile.last_error):
             lines.append(f"    {error.message}")
             lines += [f"    hint: {error.hint}"] if error.hint else []
     message = "\n".join(map(common.printable, lines))
     if lock.holder(knowledge.directory) is None:
-        return UnreachableError(f"{message}\n  no agent is running", hint=asking.START)
+        return UnreachableError(f"{message}\n  no agent is running{asking.doubt(knowledge.config)}", hint=asking.START)
     return TransientError(message)

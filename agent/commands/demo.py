@@ -10,6 +10,9 @@ import click
 
 from agent.commands import common
 
+ACTS = 14
+"""Seconds that the acts need, about: most of them is waiting for tokens to come due."""
+
 
 @click.command(
     epilog=common.examples(
@@ -19,7 +22,11 @@ from agent.commands import common
     )
 )
 @click.option(
-    "--seconds", type=click.FloatRange(1, 3600), default=20.0, help="How long to show it; the acts need about 20."
+    "--seconds",
+    type=click.FloatRange(1, 3600),
+    default=20.0,
+    show_default=True,
+    help=f"How long to show it; the acts need about {ACTS}, and are played whole.",
 )
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR is honoured as well).")
 def command(seconds: float, *, no_color: bool) -> int:
@@ -33,8 +40,10 @@ def command(seconds: float, *, no_color: bool) -> int:
     from agent.demo.story import Story
     from agent.demo.view import View
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    if seconds < ACTS:
+        click.echo(f"The acts need about {ACTS} s, and are played whole.")
     with Stage() as stage:
         try:
             Story(stage, View(stage, color=not no_color)).play(seconds)
@@ -43,12 +52,13 @@ def command(seconds: float, *, no_color: bool) -> int:
             for event in stage.events[-5:]:
                 click.echo(f"  {event}", err=True)
             return 1
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             click.echo("token-agent: ended early; nothing is left behind", err=True)
+            return 128 + next(iter(interrupt.args), signal.SIGINT)
     sys.stdout.flush()
     return 0
 
 
-def _interrupt(_number: int, _frame: Any) -> None:
+def _interrupt(number: int, _frame: Any) -> None:
     """End as Ctrl-C does: the processes of the demonstration are in sessions of their own."""
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.commands import common
+from agent.commands import common, layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,24 +21,28 @@ _TENANT = "contoso.onmicrosoft.com"
 _ENDS = {signal.SIGTERM, signal.SIGINT}
 _ADMIN = """\
 \b
-Administration, JSON over HTTP at admin_url (POST with Content-Type: application/json):
-  GET    /                 what is registered, set, and still to go wrong
-  POST   /apps             {"client_id": ID, "certificates": [PATH or PEM], "secrets": [TEXT],
-                           "roles": [ROLE], "federated": [{"issuer": ..., "subject": ...,
-                           "audience": ..., "certificate": PATH or PEM}], "tenants": [NAME]}
-  DELETE /apps/ID          remove an app
-  POST   /tenants          {"name": "fabrikam.com"}
-  POST   /faults           one fault or a list: a script, of which each request takes the first
-                           step that concerns it
-  DELETE /faults           end all faults (GET lists them)
-  GET    /requests         counters and the last 1000 requests, without secrets (DELETE forgets)
-  POST   /settings         {"token_lifetime": "10s", "refresh_in": "5s" or null, "single_use":
-                           true, "loop_limit": 20 or null, "loop_window": "1m",
-                           "clock_offset": SECONDS} (GET shows them)
+Administration, JSON over HTTP at admin_url (Content-Type: application/json):
+  GET    /          what is registered, set, and still to go wrong
+  POST   /apps      {"client_id": ID, "certificates": [PATH or PEM],
+                    "secrets": [TEXT], "roles": [ROLE], "tenants": [NAME],
+                    "federated": [{"issuer": ..., "subject": ...,
+                    "audience": ..., "certificate": PATH or PEM}]}
+  DELETE /apps/ID   remove an app
+  POST   /tenants   {"name": "fabrikam.com"}
+  POST   /faults    one fault or a list: a script, of which each request
+                    takes the first step that concerns it
+  DELETE /faults    end all faults (GET lists them)
+  GET    /requests  counters and the last 1000 requests, without secrets
+                    (DELETE forgets)
+  POST   /settings  {"token_lifetime": "10s", "refresh_in": "5s" or null,
+                    "single_use": true, "loop_limit": 20 or null,
+                    "loop_window": "1m", "clock_offset": SECONDS}
+                    (GET shows them)
 
 \b
-A fault is {"kind": KIND, "count": N}; N requests are struck (default 1; null: until it is
-cleared). "tenant", "client_id" and "endpoint" (token, discovery, keys) narrow it. Kinds:
+A fault is {"kind": KIND, "count": N}; N requests are struck (default 1; null:
+until it is cleared). "tenant", "client_id" and "endpoint" (token, discovery,
+keys) narrow it. Kinds:
 """
 
 
@@ -50,11 +54,11 @@ def _help() -> str:
         "token-agent emulator --state ./emulator",
         "token-agent emulator --listen 127.0.0.1:8443 --state ./emulator \\",
         "    --app 11111111-1111-4111-8111-111111111111=graph.cer --token-lifetime 2m",
-        "curl --cacert ./emulator/ca.pem URL/TENANT/v2.0/.well-known/openid-configuration",
-        'curl --json \'{"kind": "throttle", "count": 3, "retry_after": 5}\' ADMIN_URL/faults',
-        'curl --json \'[{"kind": "status", "count": 2}, {"kind": "drop"}]\' ADMIN_URL/faults',
+        "curl --cacert ./emulator/ca.pem URL/TENANT/discovery/v2.0/keys",
+        'curl --json \'{"kind": "throttle", "count": 3}\' ADMIN_URL/faults',
+        'curl --json \'[{"kind": "status"}, {"kind": "drop"}]\' ADMIN_URL/faults',
     )
-    kinds = "\n".join(f"  {kind:<15}{text}" for kind, text in KINDS.items())
+    kinds = "\n".join(line for kind, text in KINDS.items() for line in layout.fold(text, 78, f"  {kind:<15}"))
     return f"{lines}\n\n{_ADMIN}{kinds}"
 
 
@@ -191,8 +195,9 @@ def command(  # noqa: PLR0913 - the options of the command
     # Blocked before any thread is there, and waited for below: a signal always ends it cleanly.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     registry = _registry(tenants, resources, apps, secrets, roles)
-    opened = authority.open_directory(state)
     host, port = listen
+    _try_listening(host, port)
+    opened = authority.open_directory(state)
     try:
         emulator = server.Emulator(
             opened.tls,
@@ -210,6 +215,30 @@ def command(  # noqa: PLR0913 - the options of the command
         click.echo(json.dumps({**ready, "admin_url": emulator.admin_url}))
         signal.sigwait(_ENDS)
     return 0
+
+
+def _try_listening(host: str, port: int) -> None:
+    """Say if the port is taken, before anything is written.
+
+    Raises:
+        BusyError: it is.
+    """
+    import errno
+    import socket
+
+    from agent.errors import BusyError
+
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                hint = "name another port; port 0 takes any that is free"
+                raise BusyError(f"--listen {host}:{port}: {error.strerror}", hint=hint) from None
+            raise click.BadParameter(f"{host}:{port}: {error.strerror}", param_hint="--listen") from None
 
 
 def _registry(

@@ -52,16 +52,16 @@ def command(
 
     CMD has our terminal and standard input, and gets the signals that we get; its exit status is ours, 128+n if it
     died of signal n. With --restart-on-refresh it gets SIGTERM when the token has changed, after 10 s SIGKILL, and
-    is started again; when it ends by itself, so do we. A token is never on a command line; in an environment it can be
-    read by root and by CMD's own user, and ages: prefer TOKEN_FILE. In a unit set KillMode=mixed, or systemd stops CMD
-    itself as well, which then hears each signal twice.
+    is started again once whatever it had started is ended too; when it ends by itself, so do we. A token is never on a
+    command line; in an environment it can be read by root and by CMD's own user, and ages: prefer TOKEN_FILE. In a
+    unit set KillMode=mixed, or systemd stops CMD itself as well, which then hears each signal twice.
 
-    Exit codes: CMD's; 126 CMD cannot be executed; 127 it is not found; 75 no valid token in time; 69 the same, and
-    no agent is running; 78 the token file cannot be read.
+    Exit codes: CMD's; 126 CMD cannot be executed; 127 it is not found; 2 there is no such profile; 75 no valid token
+    in time; 69 the same, and no agent is running; 78 the token file cannot be read.
     """
     from agent import child
 
-    (profile,) = consumer.wait(consumer.Knowledge(asking.directory(config)), [name], None, timeout)
+    (profile,) = consumer.wait(consumer.Knowledge(asking.directory(config), config), [name], None, timeout)
     token = Token(profile, config)
     if variable or restart_on_refresh:
         token.read()

@@ -13,12 +13,23 @@ from agent.commands import common, layout
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agent.aadsts import Entry
+    from agent.aadsts import Entry, Kind
 
 ERROR_PAGE = "https://login.microsoftonline.com/error?code={}"
 LONGEST_INPUT = 1 << 20
 """Bytes of standard input that are read."""
 SUBJECT = "the certificate of the app"
+STATUSES: dict[str, tuple[str, Kind, str]] = {
+    "407": ("the proxy wants user and password", "C", "give them in `proxy` of the profile"),
+    "408": ("the request reached the provider too slowly", "T", "check the network"),
+    "429": ("too many requests", "L", "does a second agent, or a loop, ask for the same app?"),
+    "5": (
+        "trouble at the provider, or at a proxy",
+        "T",
+        "nothing here; if it stays, see the provider's own status page",
+    ),
+}
+"""HTTP statuses that say something without an error code: meaning, class, fix; 5 stands for all of 500 to 599."""
 SCOPE_PROBLEMS = frozenset({"70011", "1002012", "28002", "28003", "700022", "700023", "invalid_scope"})
 SCOPES = """\
 An app names the resource it wants a token for, and appends /.default:
@@ -42,6 +53,7 @@ _LISTED = re.compile(r"error_codes[\"']?\s*[:=]\s*\[([0-9,\s]{4,200})\]")
 _NUMBERS = re.compile(r"\s*(?:AADSTS)?[0-9]{4,9}(?:[\s:,.]+(?:AADSTS)?[0-9]{4,9})*[\s:,.]*", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w-])[0-9]{5,7}(?![\w-])")
 _WORD = re.compile(r"(?<![a-z_])[a-z]+(?:_[a-z]+)+")
+_STATUS = re.compile(r"\bHTTP(?:/[0-9.]+)?[\s:]{1,3}(407|408|429|5[0-9]{2})(?![0-9])", re.IGNORECASE)
 _SCOPE = re.compile(r"\bscope '?([A-Za-z0-9][^\s'\"<>]{2,300}?)'? (?:is not|isn't) valid")
 
 
@@ -85,7 +97,7 @@ def command(text: tuple[str, ...], *, list_all: bool) -> int:
 
 
 def find(text: str) -> list[str]:
-    """Return what can be explained in a text, each once, in order: codes as digits; OAuth errors if there are none.
+    """Return what can be explained in a text, each once, in order: codes as digits; else OAuth errors; else statuses.
 
     A bare number counts as a code if it is known, or if it is all there is.
     """
@@ -100,6 +112,8 @@ def find(text: str) -> list[str]:
         codes = [number for number in _NUMBER.findall(text) if number in known]
     if not codes:
         codes = [word for word in _WORD.findall(text.lower()) if word in known]
+    if not codes:
+        codes = [f"HTTP {status}" for status in _STATUS.findall(text)]
     return list(dict.fromkeys(codes))
 
 
@@ -113,6 +127,8 @@ def explain(names: Sequence[str], text: str, columns: int | None) -> Iterator[st
             yield ""
         if name in known:
             yield from _entry(known[name], columns)
+        elif name.startswith("HTTP "):
+            yield from _status(name, columns)
         else:
             yield from _unknown(name, text, columns)
     if SCOPE_PROBLEMS.intersection(names):
@@ -133,6 +149,15 @@ def _entry(entry: Entry, columns: int | None) -> Iterator[str]:
     if entry.name.isdigit():
         pairs.append(("more", ERROR_PAGE.format(entry.name)))
     yield from layout.rows(pairs, columns)
+
+
+def _status(name: str, columns: int | None) -> Iterator[str]:
+    from agent.aadsts import KINDS
+
+    status = name.removeprefix("HTTP ")
+    meaning, kind, fix = STATUSES.get(status) or STATUSES[status[0]]
+    yield name
+    yield from layout.rows([("meaning", meaning), ("class", KINDS[kind]), ("fix", fix)], columns)
 
 
 def _unknown(name: str, text: str, columns: int | None) -> Iterator[str]:

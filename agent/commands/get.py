@@ -55,7 +55,7 @@ def command(name: str, config: Path | None, min_valid: timedelta | None, form: s
     Exit codes: 0 printed; 75 no such token now, try again; 77 the provider refuses, a person must act; 78 a file
     cannot be read, or is wrong; 69 too little is left and no agent can be asked.
     """
-    knowledge = consumer.Knowledge(asking.directory(config))
+    knowledge = consumer.Knowledge(asking.directory(config), config)
     found = fresh(knowledge, name, min_valid, config, form)
     text = rendered(found, form, name, config)
     click.echo(text, nl=sys.stdout.isatty() and not text.endswith("\n"))
@@ -123,9 +123,10 @@ def _settle(knowledge: Knowledge, name: str, outcome: Mapping[str, Any]) -> None
 def _refresh(knowledge: Knowledge, name: str, wish: Mapping[str, Any]) -> dict[str, Any]:
     """Let the agent acquire a token if it has none that serves; return how the profile stands."""
     try:
-        answer = asking.ask(knowledge.directory, {"op": "refresh", "names": [name], **wish})
+        answer = asking.ask(knowledge.directory, {"op": "refresh", "names": [name], **wish}, knowledge.config)
     except UnreachableError as error:
-        known = knowledge.profiles()
+        knowledge.reject_unknown([name])
+        known = knowledge.configured or knowledge.profiles()
         if known and name not in known:
             raise asking.unknown([name], list(known)) from None
         hint = f"{error.hint}; or write one with `token-agent once {name}`"

@@ -32,15 +32,16 @@ SEVERITY = (78, 77, 75, 1)
 def command(names: tuple[str, ...], config: Path | None, *, force: bool) -> int:
     """Acquire what is due, write it, and exit.
 
-    Without NAME all profiles. A token on disk that is not due is left alone. Exit codes: 0 everything asked for is
-    fresh; 75 not now, try again; 77 refused, a person must act; 78 a file or folder is wrong. Of several the
-    one that most needs a person.
+    Without NAME all profiles. A token on disk that is not due is left alone. Where a token is new, `on_refresh` runs
+    before the end; that it failed is said, and tried again by the next round. Exit codes are of the tokens: 0
+    everything asked for is fresh; 75 not now, try again; 77 refused, a person must act; 78 a file or folder is
+    wrong. Of several the one that most needs a person.
     """
     import os
 
     import anyio
 
-    from agent import log
+    from agent import log, streams
     from agent.commands import assembly
     from agent.credentials.store import CredentialStore
     from agent.engine.oneshot import once
@@ -50,11 +51,18 @@ def command(names: tuple[str, ...], config: Path | None, *, force: bool) -> int:
     level = "error" if sys.stderr.isatty() and loaded.agent.log_level == "info" else loaded.agent.log_level
     log.configure(level, loaded.agent.log_format, os.environ)
 
-    async def main() -> dict[str, Progress]:
+    async def main() -> tuple[dict[str, Progress], dict[str, str | None]]:
         with assembly.engine(loaded, "once") as services:
-            return await once(loaded, selected, services, CredentialStore(), force=force)
+            results = await once(loaded, selected, services, CredentialStore(), force=force)
+            return results, {name: services.board.profiles[name].hook.error for name in results}
 
-    return report(anyio.run(main))
+    outcome = anyio.run(main)
+    try:
+        return report(*outcome)
+    except streams.ResultError as error:  # the tokens are written, and only that counts here
+        streams.let_go(sys.stdout)
+        click.echo(f"token-agent: {error.message}", err=True)
+    return exit_code(outcome[0])
 
 
 def select(config: Config, names: Sequence[str]) -> list[Profile]:
@@ -66,13 +74,12 @@ def select(config: Config, names: Sequence[str]) -> list[Profile]:
     known = {profile.name: profile for profile in config.profiles}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise click.UsageError(f"no profile named {', '.join(unknown)}; the configuration has {', '.join(known)}")
+        raise click.UsageError(f"no profile named {', '.join(unknown)}; known: {', '.join(known)}")
     return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
 
 
-def report(results: Mapping[str, Progress]) -> int:
-    """Print how each profile stands, and return the exit code."""
-    codes = {progress.exit_code for progress in results.values()}
+def report(results: Mapping[str, Progress], hook_errors: Mapping[str, str | None]) -> int:
+    """Print how each profile stands, and return the exit code, which is of the tokens alone."""
     width = max(map(len, results), default=0)
     for name, progress in results.items():
         token, error = progress.token, progress.error
@@ -83,4 +90,12 @@ def report(results: Mapping[str, Progress]) -> int:
         click.echo(f"{name:{width}}  failed: {error.message if error else 'unknown'}{code}", err=True)
         if error and error.hint:
             click.echo(f"{'':{width}}  hint: {error.hint}", err=True)
+    for name in (name for name in results if hook_errors.get(name)):
+        click.echo(f"{name:{width}}  on_refresh failed: {hook_errors[name]}", err=True)
+    return exit_code(results)
+
+
+def exit_code(results: Mapping[str, Progress]) -> int:
+    """Return 0 if every token is fresh, else the code of the failure that most needs a person."""
+    codes = {progress.exit_code for progress in results.values()}
     return next((code for code in SEVERITY if code in codes), 0)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent import status
-from agent.commands import asking, common
+from agent.commands import asking, common, consumer
+from agent.errors import UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,10 +37,17 @@ def command(names: tuple[str, ...], config: Path | None, *, everything: bool) ->
     Exit codes: 0 all have a new token; 75 not now, try again; 77 refused, a person must act; 78 a file or folder
     is wrong (of several the one that most needs a person); 69 no agent is running, or it does not answer.
     """
-    if everything == bool(names):
+    if everything and names:
+        raise click.UsageError("--all is every profile: leave out the names, or leave out --all")
+    if not everything and not names:
         raise click.UsageError("name profiles, or say --all")
     request = {"op": "refresh", "names": "all" if everything else list(names)}
-    answer = asking.accept(asking.ask(asking.directory(config), request))
+    directory = asking.directory(config)
+    try:
+        answer = asking.accept(asking.ask(directory, request, config))
+    except UnreachableError:
+        consumer.Knowledge(directory, config).reject_unknown(names)
+        raise
     return report(answer["profiles"])
 
 

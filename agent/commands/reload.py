@@ -44,7 +44,7 @@ def asked(config: Path | None, op: str) -> Answer:
         UnreachableError: there is no agent.
     """
     try:
-        return asking.accept(asking.ask(asking.directory(config), {"op": op}))
+        return asking.accept(asking.ask(asking.directory(config), {"op": op}, config))
     except UnreachableError:
         _refuse_nonsense(common.config_path(config, os.environ))
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from typing import TYPE_CHECKING
@@ -11,9 +12,11 @@ import click
 from agent.commands import common
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from agent.config.model import Config
+    from agent.systemd import Manager
 
 
 @click.command(
@@ -29,6 +32,24 @@ def command(config: Path | None) -> int:
 
     Outages and refusals never end it: it retries. It exits with 78 only when the configuration cannot be used
     at start, and with 75 when another agent already keeps the same runtime directory.
+    """
+    import os
+
+    from agent import systemd
+
+    manager = systemd.Manager.of(os.environ)
+    with telling_failure(manager):
+        run(config, manager)
+    leave_now()
+    return 0
+
+
+def run(config: Path | None, manager: Manager) -> None:
+    """Load the configuration and run the agent until it is stopped.
+
+    Args:
+        config: of the command line.
+        manager: what to keep informed.
     """
     import os
 
@@ -51,11 +72,27 @@ def command(config: Path | None) -> int:
             assembly.engine(loaded, "run") as services,
             anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         ):
-            await Supervisor(services, loaded, loader, accept).run(signals)
+            await Supervisor(services, loaded, loader, accept, manager).run(signals)
 
     anyio.run(main)
-    leave_now()
-    return 0
+
+
+@contextlib.contextmanager
+def telling_failure(manager: Manager) -> Iterator[None]:
+    """Tell the manager why the agent cannot start, so that ``systemctl status`` shows it."""
+    import errno
+
+    from agent import systemd
+    from agent.errors import AgentError, ConfigurationError
+
+    try:
+        yield
+    except AgentError as error:
+        cause = error.__cause__
+        number = cause.errno if isinstance(cause, OSError) else errno.EINVAL if error.exit_code == 78 else None  # noqa: PLR2004 - sysexits.h
+        text = str(error.problems[0]) if isinstance(error, ConfigurationError) and error.problems else error.message
+        manager.tell(*systemd.failure(text, error.exit_code, number))
+        raise
 
 
 def leave_now() -> None:

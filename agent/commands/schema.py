@@ -11,7 +11,6 @@ from agent.commands import common
 
 if TYPE_CHECKING:
     from datetime import timedelta
-    from pathlib import Path
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TITLE = "Configuration of token-agent"
@@ -21,11 +20,10 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 @click.command(
     epilog=common.examples(
         "token-agent schema >token-agent.schema.json",
-        "#:schema ./token-agent.schema.json        as first line of config.toml (Taplo, Even Better TOML)",
+        "#:schema ./token-agent.schema.json    first line of config.toml (Taplo)",
     )
 )
-@common.config_option
-def command(config: Path | None) -> int:  # noqa: ARG001 - every command takes it
+def command() -> int:
     """Print the JSON Schema of the configuration file, for completion and checks while you type.
 
     It knows keys, types and forms; `token-agent check` knows everything else.

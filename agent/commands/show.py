@@ -50,8 +50,8 @@ class Source:
 
 @click.command(
     epilog=common.examples(
-        "token-agent show graph                      the token that the agent keeps for a profile",
-        "token-agent show ./graph.token              a file; a name with a slash is never a profile",
+        "token-agent show graph            the token that is kept for a profile",
+        "token-agent show ./graph.token    a file: with a slash it is no profile",
         "token-agent get graph | token-agent show -",
         "token-agent show graph --json | jq .claims.roles",
     )
@@ -91,7 +91,7 @@ def find(what: str, config: Path | None) -> Source:
     path = Path(what)
     if what == "-":
         return Source(STANDARD_INPUT)
-    if "/" in what:
+    if "/" in what or what in (".", ".."):
         return Source(path)
     try:
         profiles = {profile.name: profile for profile in common.read_config(config).profiles}

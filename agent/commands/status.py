@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent import files, lock, status, words
-from agent.commands import common
+from agent.commands import common, reality
 from agent.errors import ConfigurationError, OutputError
 from agent.peek import peek_settings
 
@@ -63,7 +64,7 @@ def _watch(path: Path, names: Sequence[str], *, as_json: bool) -> int:
 
 
 def _document(config: Path) -> Document:
-    """Return the contract's document as of now.
+    """Return the contract's document as of now; without an agent the configuration says which profiles there are.
 
     Raises:
         OutputError: the status file is there but cannot be read.
@@ -74,14 +75,22 @@ def _document(config: Path) -> Document:
     path = settings.runtime_dir / "status.json"
     try:
         agent, profiles = status.from_file(json.loads(files.read_bytes(path, limit=64 << 20)))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
+        return _never_ran(config, now)
+    except (ValueError, RecursionError):
+        click.echo(f"token-agent: {path}: is damaged; taken as if no agent had run", err=True)
         return _never_ran(config, now)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputError(
             path, reason, hint="the agent writes it for everybody: see the rights of its folder"
         ) from error
-    return status.document(agent, profiles, now, running=pid is not None and pid == agent.pid)
+    running = pid is not None and pid == agent.pid
+    if not running:
+        profiles, config_error = reality.configured(profiles, config, settings.state_dir)
+        agent = dataclasses.replace(agent, config_error=config_error)
+    compared = tuple(reality.compared(profile, now, running=running) for profile in profiles)
+    return status.document(agent, compared, now, running=running)
 
 
 def _never_ran(config: Path, now: datetime) -> Document:
@@ -129,15 +138,17 @@ def exit_code(document: Document) -> int:
 
 
 def show(document: Document, *, as_json: bool = False) -> None:
-    """Print the document as JSON, or as a table with what is wrong below it."""
+    """Print the document as JSON, or as a table with what is wrong below it; on standard error, what is refused."""
     if as_json:
         click.echo(json.dumps(document, indent=2))
-        return
-    now = datetime.now(UTC)
-    lines = table(document, now) if document["profiles"] else []
-    for entry in document["profiles"]:
-        lines += complaints(entry, now)
-    click.echo("\n".join([*lines, *footer(document, now)]).strip())
+    else:
+        now = datetime.now(UTC)
+        lines = table(document, now) if document["profiles"] else []
+        for entry in document["profiles"]:
+            lines += complaints(entry, now)
+        click.echo("\n".join([*lines, *footer(document, now)]).strip())
+    for line in refusal(document):
+        click.echo(line, err=True)
 
 
 def table(document: Document, now: datetime) -> list[str]:
@@ -146,7 +157,7 @@ def table(document: Document, now: datetime) -> list[str]:
     for entry in document["profiles"]:
         not_after = (entry["credential"] or {}).get("not_after")
         upcoming = _next_try(entry, now) if document["agent"]["running"] else "-"
-        rows.append([entry["name"], entry["state"], _runway(entry, now), upcoming, (not_after or "-")[:10]])
+        rows.append([entry["name"], entry["state"], _runway(entry), upcoming, (not_after or "-")[:10]])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -156,9 +167,8 @@ def table(document: Document, now: datetime) -> list[str]:
     return lines
 
 
-def _runway(entry: Document, now: datetime) -> str:
-    expires_at = status.parse_rfc3339(entry["expires_at"])
-    return words.duration(max(expires_at, now) - now) if expires_at else "-"
+def _runway(entry: Document) -> str:
+    return words.duration(timedelta(seconds=entry["runway_seconds"])) if entry["expires_at"] else "-"
 
 
 def _next_try(entry: Document, now: datetime) -> str:
@@ -179,6 +189,8 @@ def complaints(entry: Document, now: datetime) -> list[str]:
     candidate = (entry["credential"] or {}).get("candidate_error")
     if candidate and not (error and candidate in error["message"]):
         lines.append(f"{name}: not used: {candidate}")
+    if entry["hook"]["error"]:
+        lines.append(f"{name}: on_refresh failed: {entry['hook']['error']}")
     return ["", *(common.printable(line) for line in lines if line)] if lines else []
 
 
@@ -192,14 +204,22 @@ def _history(entry: Document, error: Document, now: datetime) -> str:
 
 
 def footer(document: Document, now: datetime) -> list[str]:
-    """Say whether the agent runs, and what is wrong with its configuration."""
+    """Say whether the agent runs."""
     agent = document["agent"]
+    if not agent["running"]:
+        return ["", "no agent is running; nothing renews these tokens"]
     loaded_at = status.parse_rfc3339(agent["config"]["loaded_at"])
-    lines = ["", "no agent is running; nothing renews these tokens"]
-    if agent["running"]:
-        lines[1] = f"agent {agent['version']} running, pid {agent['pid']}"
-        lines[1] += f"; configuration read {words.relative(min(loaded_at - now, timedelta(0)))}" if loaded_at else ""
-    if error := agent["config"]["error"]:
-        lines.append("the configuration on disk is refused, the old one stays:" if loaded_at else "configuration:")
-        lines += [f"  {common.printable(problem)}" for problem in error.splitlines()]
-    return lines
+    read = f"; configuration read {words.relative(min(loaded_at - now, timedelta(0)))}" if loaded_at else ""
+    return ["", f"agent {agent['version']} running, pid {agent['pid']}{read}"]
+
+
+def refusal(document: Document) -> list[str]:
+    """Say what is wrong with the configuration."""
+    error = document["agent"]["config"]["error"]
+    if not error:
+        return []
+    stays = ": it is refused, the old one stays" if document["agent"]["running"] else ""
+    return [
+        f"token-agent: the configuration on disk cannot be used{stays}",
+        *(f"  {common.printable(problem)}" for problem in error.splitlines()),
+    ]

@@ -49,6 +49,8 @@ TABLES: dict[str, type[Model]] = {
 }
 """Every table of a configuration, by the name a person knows it by."""
 MISSING = "is missing"
+LISTED = 6
+"""Keys that are named where an unknown one resembles none; some tables have more than twenty."""
 TOP_LEVEL = ("agent", "defaults", "profile")
 _NESTED: dict[Key, type[Model]] = {
     ("certificate",): Certificate,
@@ -86,6 +88,10 @@ def _complaint(model: type[Model], detail: ErrorDetails) -> Complaint:
     if detail["type"] == "extra_forbidden":
         return unknown_key(key, _table_of(model, key[:-1]))
     message = _MESSAGES.get(detail["type"], "")
+    if detail["type"] == "model_type" and _names(key)[-1:] == ("certificate",):
+        message = "must be a path in quotes, a table, or a list of these, not {found}"
+    if detail["type"] == "int_type" and isinstance(detail["input"], float):
+        message = "must be a whole number, without a decimal point"
     context = {name: _quoted(value) for name, value in detail.get("ctx", {}).items()}
     text = message.format(found=_kind(detail["input"]), **context) if message else detail["msg"]
     return Complaint(key, text, _HINTS.get(_names(key), "") if detail["type"] == "missing" else "")
@@ -162,5 +168,7 @@ def unknown_key(key: Key, table: type[Model] | None) -> Complaint:
         hint = f"`{name}` belongs in {' or '.join(homes)}{above}"
     else:
         loose = difflib.get_close_matches(name.lower(), valid, 1, 0.5)
-        hint = f"did you mean `{loose[0]}`?" if loose else f"known here: {', '.join(valid)}"
+        more = f", and {len(valid) - LISTED} more: see `token-agent schema`" if len(valid) > LISTED + 1 else ""
+        known = ", ".join(valid[:LISTED] if more else valid)
+        hint = f"did you mean `{loose[0]}`?" if loose else f"known here: {known}{more}"
     return Complaint(key, "there is no such key", hint)

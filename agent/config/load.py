@@ -251,6 +251,5 @@ def _warnings(settings: AgentSettings, profiles: list[Profile]) -> Iterator[str]
     later = {
         "metrics_listen": settings.metrics_listen,
         "metrics_textfile": settings.metrics_textfile,
-        "on_refresh": any(profile.on_refresh for profile in profiles),
     }
     yield from (f"{key} is checked but not acted upon by this version yet" for key, given in later.items() if given)

@@ -172,11 +172,11 @@ class OnRefresh(Model):
     signal: Signal | None = None
     """A signal to send."""
     command: Annotated[tuple[Text, ...], Field(min_length=1)] = ()
-    """A program and its arguments, without a shell; {path} is the token file."""
+    """A program and its arguments, without a shell; {path} is the token file, {profile} the profile's name."""
     timeout: PositiveDuration = timedelta(seconds=30)
-    """The longest it may run."""
+    """The longest that each of them may run."""
     min_interval: Duration = timedelta(seconds=10)
-    """Several changes within it run it once."""
+    """From one run to the next; several changes within it run it once."""
 
 
 WARN_BEFORE = (

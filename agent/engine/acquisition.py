@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from agent.tokens import AccessToken
 
 
-async def acquire(job: Job, credential: Credential, services: Services) -> AccessToken:
-    """Acquire a token that is what the profile expects.
+async def acquire(job: Job, credential: Credential, services: Services, *, urgent: bool = False) -> AccessToken:
+    """Acquire a token that is what the profile expects; if urgent, without waiting for the end of a back-off.
 
     Raises:
         TransientError, RejectedError, CredentialError: there is none.
@@ -38,7 +38,7 @@ async def acquire(job: Job, credential: Credential, services: Services) -> Acces
         return ask, call.abort
 
     began = services.clock.boot()
-    async with services.gate.admit((profile.authority_url, job.trust, profile.proxy), profile.name):
+    async with services.gate.admit((profile.authority_url, job.trust, profile.proxy), profile.name, urgent=urgent):
         try:
             acquired = await services.workers.network(begin, timeout)
         except TimeoutError:

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
     from agent.clock import Clock
     from agent.config.model import AgentSettings
+    from agent.tokens import AccessToken
     from agent.workers import Workers
 
 STATUS_ACCESS = sink.Access(mode=0o644)
 STATE_ACCESS = sink.Access(mode=0o600)
-SAVE_INTERVAL = timedelta(milliseconds=100)
+SAVE_INTERVAL = timedelta(milliseconds=50)
 RETRY_INTERVAL = timedelta(seconds=10)
 """After a disk that was full or read-only."""
 SAVE_INTERVAL_PER_PROFILE = timedelta(milliseconds=1)
@@ -39,7 +40,9 @@ SAVE_INTERVAL_PER_PROFILE = timedelta(milliseconds=1)
 class Board:
     """What is known of all profiles; touched by the event loop only.
 
-    ``claimed`` are the paths of all configured token files: never deleted on behalf of a profile that left them.
+    ``claimed`` are the paths of all configured token files: never deleted on behalf of a profile that left them;
+    ``reserved`` are the places, whatever their names, that are something's already.
+    ``news`` is set, and replaced, at each change.
     """
 
     def __init__(
@@ -49,38 +52,57 @@ class Board:
         self.profiles: dict[str, status.ProfileStatus] = {}
         self.records: dict[str, state.Record] = {}
         self.claimed: frozenset[Path] = frozenset()
+        self.reserved = sink.Reserved()
         self._status_path = settings.runtime_dir / "status.json"
         self._state_path = settings.state_dir / "state.json"
         self._clock, self._log = clock, log
         self._changed = anyio.Event()
+        self.news = anyio.Event()
         self._complaints: dict[Path, str] = {}
 
     def update(self, name: str, **changes: Any) -> None:
         """Change what is known of a profile."""
         known = self.profiles.get(name) or status.ProfileStatus(name)
         self.profiles[name] = dataclasses.replace(known, **changes)
-        self._changed.set()
+        self._touch()
 
     def update_agent(self, **changes: Any) -> None:
         """Change what is known of the agent itself."""
         self.agent = dataclasses.replace(self.agent, **changes)
-        self._changed.set()
+        self._touch()
 
     def remember(self, name: str, record: state.Record) -> None:
-        """Keep what the next start needs to recognise a token."""
-        self.records[name] = record
-        self._changed.set()
+        """Keep what the next start needs to recognise a token; for which one the hook has run is known better here."""
+        before = self.records.get(name)
+        self.records[name] = dataclasses.replace(record, announced=before.announced) if before else record
+        self._touch()
+
+    def is_announced(self, name: str, token: AccessToken) -> bool:
+        """Whether the hook of a profile has come to its end for this token."""
+        record = self.records.get(name)
+        return record is not None and record.announced == state.token_hash(token.secret)
+
+    def announce(self, name: str, token: AccessToken) -> None:
+        """Keep that the hook of a profile has come to its end for this token."""
+        if record := self.records.get(name):
+            self.records[name] = dataclasses.replace(record, announced=state.token_hash(token.secret))
+            self._touch()
 
     def forget(self, name: str) -> None:
         """Drop a profile that is no longer configured."""
         self.profiles.pop(name, None)
         self.records.pop(name, None)
-        self._changed.set()
+        self._touch()
 
     def arrange(self, names: list[str]) -> None:
         """Put the profiles in the order of the configuration."""
         self.profiles = {name: self.profiles[name] for name in names if name in self.profiles}
+        self._touch()
+
+    def _touch(self) -> None:
         self._changed.set()
+        self.news.set()
+        self.news = anyio.Event()
 
     def restore(self) -> None:
         """Read the records of the last run; without them every token is acquired anew, which is safe."""

@@ -65,7 +65,7 @@ class Crew:
             return None
         working.scope.cancel()
         await working.ended.wait()
-        keeper = self._successor(working.keeper.job, working.keeper)
+        keeper = Keeper(working.keeper.job, self._services, working.keeper.progress)
         keeper.make_due()
         self._start(keeper)
         return keeper

@@ -50,12 +50,13 @@ class Gate:
         self._asked: dict[str, float] = {}
 
     @asynccontextmanager
-    async def admit(self, authority: object, profile: str) -> AsyncIterator[None]:
+    async def admit(self, authority: object, profile: str, *, urgent: bool = False) -> AsyncIterator[None]:
         """Hold this while asking; report of success or failure is what leaves the block.
 
         Args:
             authority: whatever identifies provider and the way to it.
             profile: the name of the profile that asks.
+            urgent: somebody wants to know now: probe, if nobody does, though the next probe is not due yet.
 
         Raises:
             TransientError: the provider does not work now; somebody else found out. ``retry_after`` says when
@@ -66,7 +67,8 @@ class Gate:
             known = self._authorities[authority] = _Authority(anyio.CapacityLimiter(self._share))
         while not known.working:
             if not known.probing:
-                self._raise_if_too_early(known)
+                if not urgent:
+                    self._raise_if_too_early(known)
                 async with self._probe(known):
                     await self._pause(profile)
                     yield

@@ -13,7 +13,7 @@ from agent.watching import watch
 from agent.watching.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import anyio
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 PATIENCE = 5
 """Repairs in a row that are made at once."""
-LONGEST_PAUSE = 60.0
+LONGEST_PAUSE = 10.0
 """Seconds between repairs of a file that somebody else keeps changing."""
-PEACE = 300.0
-"""Seconds without a repair after which the next one is the first again."""
+PEACE = 5.0
+"""Seconds in which a file that might have been put right was right; then the next repair is the first again."""
 
 
 @dataclass(slots=True)
@@ -35,15 +35,13 @@ class _Fight:
     """How often a profile's files had to be put right, and when they may be again (seconds of boot time)."""
 
     repairs: int = 0
-    last_at: float = 0.0
     next_at: float = 0.0
 
     def repaired(self, now: float) -> bool:
         """Note a repair; return whether it is the one that makes a fight of it."""
-        if now - self.last_at > PEACE:
+        if now > self.next_at + PEACE:
             self.repairs = 0
         self.repairs += 1
-        self.last_at = now
         excess = self.repairs - PATIENCE
         self.next_at = now + (min(LONGEST_PAUSE, 2.0**excess) if excess >= 0 else 0.0)
         return excess == 0
@@ -60,16 +58,22 @@ class Guard:
         self._crew, self._services, self._exclusive = crew, services, exclusive
         self._seen: dict[Path, watch.Fingerprint] = {}
         self._fights: dict[str, _Fight] = {}
+        self._watcher: Watcher | None = None
 
-    async def keep(self, rescan_interval: timedelta) -> None:
+    async def keep(self, rescan_interval: Callable[[], timedelta]) -> None:
         """Keep all token files right until cancelled."""
-        clock, disk = self._services.clock, self._services.workers.disk
-        with Watcher(clock, disk) as watcher:
+        clock = self._services.clock
+        with Watcher(clock, self._services.workers.disk) as self._watcher:
             while True:
                 wait = min((fight.next_at - clock.boot() for fight in self._pending()), default=float("inf"))
-                interval = min(rescan_interval, timedelta(seconds=max(0.0, min(wait, 3600.0))))
-                await watcher.hint(lambda: self._files().keys(), interval)
+                interval = min(rescan_interval(), timedelta(seconds=max(0.0, min(wait, 3600.0))))
+                await self._watcher.hint(lambda: self._files().keys(), interval)
                 await self.look()
+
+    def again(self) -> None:
+        """Look again soon: there may be other files."""
+        if self._watcher:
+            self._watcher.again()
 
     async def look(self) -> None:
         """Compare once, and put right what differs."""
@@ -79,6 +83,8 @@ class Guard:
             right: dict[Path, watch.Fingerprint] = {}
             for keeper in {id(keeper): keeper for keeper in files.values()}.values():
                 own = {file.path: now[file.path] for file in keeper.job.profile.token_file}
+                if not keeper.has_written:
+                    continue  # what is not there yet was not taken away
                 if all(self._seen.get(path) == seen for path, seen in own.items()) or await self._is_right(keeper):
                     right |= own  # as they were seen before they were found to be right
             self._seen = right
@@ -91,8 +97,9 @@ class Guard:
         name, clock = keeper.job.profile.name, self._services.clock
         if self._fight(name).next_at > clock.boot():
             return False
-        if not await keeper.repair():
-            return True
+        repaired = await keeper.repair()
+        if not repaired:
+            return repaired is not None
         if self._fight(name).repaired(clock.boot()):
             self._services.log.warning(
                 "output.contested",

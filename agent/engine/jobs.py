@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent import files, status
 from agent.errors import CredentialError
+from agent.network.trust import context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from agent.config.model import Config, Profile
     from agent.credentials.store import Credential, CredentialStore
     from agent.rotation import Refusal
+
+
+CA_HINT = "`ca_file` is a PEM file with the certificates of authorities (-----BEGIN CERTIFICATE-----)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +72,12 @@ class Job:
 def load_job(profile: Profile, store: CredentialStore, now: datetime) -> Job:
     """Load what a profile needs from disk; what cannot be used becomes part of the job."""
     kind, _ = credential_source(profile)
+    loaded = [_unusable(kind, each) if isinstance(each, CredentialError) else each for each in store.load(profile, now)]
     try:
-        trust = _trust(profile)
-    except CredentialError as error:
-        return Job(profile, (_unusable(kind, error),))
-    loaded = store.load(profile, now)
-    return Job(
-        profile, tuple(_unusable(kind, each) if isinstance(each, CredentialError) else each for each in loaded), trust
-    )
+        return Job(profile, tuple(loaded), _trust(profile))
+    except CredentialError as error:  # nothing is of use without a trust root, but all that is wrong is told
+        wrong = [each for each in loaded if isinstance(each, Unusable)]
+        return Job(profile, (_unusable(kind, error), *wrong))
 
 
 def _unusable(kind: str, error: CredentialError) -> Unusable:
@@ -85,11 +88,18 @@ def _trust(profile: Profile) -> str | None:
     if profile.ca_file is None:
         return None
     try:
-        return hashlib.sha256(files.read_bytes(profile.ca_file, limit=16 << 20)).hexdigest()
+        digest = hashlib.sha256(files.read_bytes(profile.ca_file, limit=16 << 20)).hexdigest()
+        _prove_trust(profile.ca_file, digest)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        hint = "`ca_file` is a PEM file of the authorities to trust"
-        raise CredentialError(profile.ca_file, reason, hint=hint) from error
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror or type(error).__name__
+        raise CredentialError(profile.ca_file, f"no usable trust root: {reason}", hint=CA_HINT) from error
+    return digest
+
+
+@functools.lru_cache(maxsize=64)
+def _prove_trust(ca_file: Path, digest: str) -> None:  # noqa: ARG001 - the key: the same bytes are proven once
+    """Say if a CA file cannot be used, such as half of one: the trust root before it goes on being used."""
+    context(ca_file)
 
 
 def credential_source(profile: Profile) -> tuple[str, Path | None]:

@@ -35,6 +35,7 @@ class Loader:
         self._path, self._environ = path, environ
         self._credentials = CredentialStore()
         self.read: watch.Contents = {}
+        self._expanded: set[Path] = set()
 
     def config(self) -> Config:
         """Load the configuration; ``read`` then holds what its files were, also where they are refused.
@@ -42,8 +43,8 @@ class Loader:
         Raises:
             ConfigurationError: with everything that is wrong.
         """
-        self.read = {}
-        return load_config(self._path, self._environ, self._read, files.expand)
+        self.read, self._expanded = {}, set()
+        return load_config(self._path, self._environ, self._read, self._expand)
 
     def _read(self, path: Path) -> bytes:
         try:
@@ -54,6 +55,11 @@ class Loader:
         self.read[path] = watch.digest_of(content)
         return content
 
+    def _expand(self, directory: Path, pattern: str) -> list[Path]:
+        paths = files.expand(directory, pattern)
+        self._expanded.update(paths)
+        return paths
+
     def jobs(self, config: Config, now: datetime) -> list[Job]:
         """Return all profiles with what they need from disk, proven or found unusable at ``now``."""
         return [jobs.load_job(profile, self._credentials, now) for profile in config.profiles]
@@ -61,6 +67,14 @@ class Loader:
     def look(self, config: Config) -> watch.Contents:
         """Return the contents of all files that decide what the agent does, those that `include` finds now as well."""
         return watch.contents({*jobs.watched_files(config), *self._included(config)})
+
+    def seen(self, config: Config, now: watch.Contents) -> watch.Contents:
+        """Return what the configuration just loaded was made of, given a look that came after it.
+
+        An included file that appeared between the two is not part of it.
+        """
+        late = now.keys() - {*jobs.watched_files(config)} - self._expanded
+        return {path: content for path, content in now.items() if path not in late} | self.read
 
     def places(self, config: Config) -> Iterator[Path]:
         """Yield where something may change: all these files, and the directories in which others may appear."""

@@ -1,4 +1,4 @@
-"""A single round of the engine: what is due is acquired, everything is written, then it is over."""
+"""A single round of the engine: what is due is acquired, everything is written, hooks run, then it is over."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ async def once(
         for job in loaded:
             tasks.start_soon(_refresh, job, services, force, results)
     services.board.arrange([profile.name for profile in config.profiles])
+    await services.workers.disk(services.board.save)  # hooks may take long, or be interrupted
+    await services.hooks.finish()
     await services.workers.disk(services.board.save)
     return {profile.name: results[profile.name] for profile in selected}
 

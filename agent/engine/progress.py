@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agent import schedule, state, status
+from agent.errors import TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,7 @@ class Progress:
         exit_code: what that failure means to a caller of `once`.
         accepted: the credential that worked last.
         refused: what providers said to others, by their identity.
+        urgent: somebody asked for the next attempt, which does not wait for the end of a back-off.
     """
 
     next_at: datetime
@@ -43,6 +45,7 @@ class Progress:
     exit_code: int = 0
     accepted: Credential | None = None
     refused: Mapping[str, Refusal] = field(default_factory=dict)
+    urgent: bool = False
 
     @property
     def ends_at(self) -> datetime:
@@ -71,16 +74,14 @@ def inherit(job: Job, before: Job, progress: Progress, now: datetime, jitter: fl
         jitter: the profile's share of its jitter.
     """
     if state.identity(job.profile) != state.identity(before.profile):
-        return Progress(next_at=now)
+        return Progress(next_at=now, urgent=True)
     token = progress.token
     unproven = job.usable != before.usable and not all(each.lasting for each in job.usable)
-    if token is None or progress.error or progress.unpublished or unproven:
-        next_at = now
-    else:
-        next_at = schedule.refresh_at(token, job.profile.refresh, jitter)
+    due = token is None or bool(progress.error or progress.unpublished or unproven)
+    next_at = now if due or token is None else schedule.refresh_at(token, job.profile.refresh, jitter)
     # What was loaded but not needed yet, since a token was there, is as good as proven: it goes before a stranger.
     accepted = progress.accepted or next((each for each in before.usable if each.lasting), None)
-    return replace(progress, next_at=next_at, failures=0, refused={}, accepted=accepted)
+    return replace(progress, next_at=next_at, failures=0, refused={}, accepted=accepted, urgent=due)
 
 
 def noted(error: AgentError, now: datetime) -> status.LastError:
@@ -93,3 +94,10 @@ def noted(error: AgentError, now: datetime) -> status.LastError:
         code=getattr(error, "code", None),
         correlation_id=getattr(error, "correlation_id", None),
     )
+
+
+def retry_at(now: datetime, failures: int, error: AgentError, random: float) -> datetime:
+    """Return when a profile tries again; where the gate keeps the authority's back-off, that is everybody's."""
+    if isinstance(error, TransientError) and error.unreachable and error.retry_after is not None:
+        return now + error.retry_after
+    return schedule.retry_at(now, failures, error, random)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,23 +30,33 @@ async def publish(profile: Profile, token: AccessToken, services: Services, *, e
     Raises:
         OutputError: the first of the files that could not be written; the others were, all the same.
     """
-    outcomes = await services.workers.disk(lambda: [_write(profile, file, token) for file in profile.token_file])
+    reserved = services.board.reserved
+    outcomes = await services.workers.disk(
+        lambda: [_write(profile, file, token, reserved) for file in profile.token_file]
+    )
     _note(profile, outcomes, token, services, event)
+    changed = any(isinstance(each, sink.Written) and each.changed and not each.same_content for each in outcomes)
     for outcome in outcomes:
         if isinstance(outcome, OutputError):
+            if changed:
+                services.hooks.published(profile, token, changed=True)  # of the others
             raise outcome
     before = services.board.records.get(profile.name)
     services.board.remember(profile.name, state.record_of(profile, token))
+    services.hooks.published(profile, token, changed=changed)
     if before and before.on_removal == "delete":  # the new file stands; now an old path of this profile may go
         unclaimed = [Path(path) for path in before.paths if Path(path) not in services.board.claimed]
         await delete(unclaimed, profile.name, services, before.followed)
     return sum(isinstance(outcome, sink.Written) and outcome.changed for outcome in outcomes)
 
 
-def _write(profile: Profile, token_file: TokenFile, token: AccessToken) -> sink.Written | OutputError:
+def _write(
+    profile: Profile, token_file: TokenFile, token: AccessToken, reserved: sink.Reserved
+) -> sink.Written | OutputError:
     """Write one file; a failure is returned, so that the other files are written nevertheless."""
     try:
-        return sink.write(token_file.path, formats.render(token, profile, token_file), sink.access_of(token_file))
+        content = formats.render(token, profile, token_file)
+        return sink.write(token_file.path, content, sink.access_of(token_file), reserved=reserved)
     except OutputError as error:
         return error
 
@@ -107,9 +118,13 @@ async def delete(paths: Iterable[Path], profile: str, services: Services, follow
         followed: those of them that were written through a symbolic link.
     """
     for path in paths:
-        follow = str(path) in followed
+        remove = functools.partial(
+            sink.remove, path, follow_symlink=str(path) in followed, reserved=services.board.reserved
+        )
         try:
-            await services.workers.disk(lambda path=path, follow=follow: sink.remove(path, follow_symlink=follow))  # type: ignore[misc]
+            await services.workers.disk(remove)
+        except sink.ReservedError:
+            continue  # it has another name now, such as /run/x after /var/run/x
         except OutputError as error:
             services.log.error("token.undeleted", profile=profile, message=error.message, hint=error.hint)
         else:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from agent import clock, rotation, schedule, state, status, tokens
-from agent.diagnosis import CREDENTIAL_CODES
 from agent.engine import acquisition, jobs, publishing
-from agent.engine.progress import Progress, noted
-from agent.errors import AcquisitionError, AgentError, OutputError, RejectedError, TransientError
+from agent.engine.progress import Progress, noted, retry_at
+from agent.errors import AcquisitionError, AgentError, CredentialError, OutputError, RejectedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +32,10 @@ def refresh_at(job: Job, token: AccessToken, services: Services) -> datetime:
 
 
 class Keeper:
-    """Keeps one profile fresh. ``progress`` is where it stands; a successor may begin there (`progress.inherit`)."""
+    """Keeps one profile fresh. ``progress`` is where it stands; a successor may begin there (`progress.inherit`).
+
+    ``sleeps_until`` is when it means to wake up; None while it is at work.
+    """
 
     def __init__(self, job: Job, services: Services, progress: Progress | None = None) -> None:
         self.job = job
@@ -42,6 +44,7 @@ class Keeper:
         self._offset = clock.offset(services.clock)
         self._writing = anyio.Lock()  # the files have one writer at a time: a step or a repair
         self._stepped = anyio.Event()
+        self.sleeps_until: datetime | None = None
 
     async def run(self) -> None:
         """Keep the profile's token files fresh until cancelled."""
@@ -54,7 +57,9 @@ class Keeper:
         await self.resume()
         while True:
             self.show()
-            await self._services.clock.sleep_until(self._wake_at())
+            self.sleeps_until = self._wake_at()
+            await self._services.clock.sleep_until(self.sleeps_until)
+            self.sleeps_until = None
             self._rejudge()
             now = self._services.clock.now()
             if self.progress.next_at <= now:
@@ -69,6 +74,7 @@ class Keeper:
         token = self.progress.token or await publishing.recall(self._profile, self._services)
         now = self._services.clock.now()
         if token is None or token.expires_at <= now:
+            self.progress = replace(self.progress, token=token)  # an expired one is dealt with as such
             return
         try:
             tokens.check(token, self._profile.expect)
@@ -123,19 +129,36 @@ class Keeper:
             await self.step()
             return
 
-    async def repair(self) -> int:
-        """Put the token files right, without an acquisition; return how many had to be."""
+    @property
+    def has_written(self) -> bool:
+        """Whether there is a token that ought to be in the profile's files."""
+        return self.progress.token is not None and not self.progress.expired
+
+    async def repair(self) -> int | None:
+        """Put the token files right, without an acquisition; return how many had to be, None if that failed."""
         async with self._writing:
             token = self.progress.token
-            if token is None or self.progress.expired:
+            if token is None or not self.has_written:
                 return 0
             try:
-                return await publishing.publish(self._profile, token, self._services, event="output.repaired")
+                repaired = await publishing.publish(self._profile, token, self._services, event="output.repaired")
             except OutputError as error:
-                self._services.log.warning(
-                    "output.unrepaired", profile=self._profile.name, message=error.message, hint=error.hint
-                )
-                return 1
+                self._unrepaired(error)
+                return None
+            if self.progress.error and self.progress.error.kind == "output" and not self.progress.unpublished:
+                self.progress = replace(self.progress, error=None)
+                self.show()
+            return repaired
+
+    def _unrepaired(self, error: OutputError) -> None:
+        """Note that what readers find is not the token; the log says so once as long as the reason stays the same."""
+        before = self.progress.error
+        if before is None or before.message != error.message:
+            self._services.log.warning(
+                "output.unrepaired", profile=self._profile.name, message=error.message, hint=error.hint
+            )
+        self.progress = replace(self.progress, error=noted(error, self._services.clock.now()))
+        self.show()
 
     async def expire(self) -> None:
         """Deal with a token that ended before a new one came."""
@@ -146,8 +169,8 @@ class Keeper:
                 await publishing.delete_all(self._profile, self._services)
 
     def make_due(self) -> None:
-        """Let the next step be now."""
-        self.progress = replace(self.progress, next_at=self._services.clock.now())
+        """Let the next step be now, and with what was refused before: somebody may just have registered it."""
+        self.progress = replace(self.progress, next_at=self._services.clock.now(), refused={}, urgent=True)
 
     def show(self) -> None:
         """Put the progress on the board."""
@@ -187,17 +210,18 @@ class Keeper:
         """Return a token acquired with the first credential that the provider takes."""
         for credential in credentials[:-1]:
             try:
-                token = await acquisition.acquire(self.job, credential, self._services)
-            except RejectedError as error:
-                if error.code not in CREDENTIAL_CODES:
-                    raise
+                token = await self._ask(credential)
+            except (RejectedError, CredentialError) as error:  # whatever it is: the next one may do better
                 self._refuse(credential, error)
             else:
                 self._accept(credential)
                 return token
-        token = await acquisition.acquire(self.job, credentials[-1], self._services)
+        token = await self._ask(credentials[-1])
         self._accept(credentials[-1])
         return token
+
+    async def _ask(self, credential: Credential) -> AccessToken:
+        return await acquisition.acquire(self.job, credential, self._services, urgent=self.progress.urgent)
 
     def _accept(self, credential: Credential) -> None:
         before = self.progress.accepted
@@ -240,12 +264,14 @@ class Keeper:
 
     def _succeeded(self, token: AccessToken) -> None:
         next_at = refresh_at(self.job, token, self._services)
-        self.progress = replace(self.progress, next_at=next_at, unpublished=None, failures=0, error=None, exit_code=0)
+        self.progress = replace(
+            self.progress, next_at=next_at, unpublished=None, failures=0, error=None, exit_code=0, urgent=False
+        )
 
     def _failed(self, error: AgentError) -> None:
         """Note a failure and decide when to try again."""
         now, failures = self._services.clock.now(), self.progress.failures + 1
-        next_at = _retry_at(now, failures, error, self._services)
+        next_at = retry_at(now, failures, error, self._services.random())
         last_error, token = noted(error, now), self.progress.token
         self._services.log.warning(
             "acquisition.failed",
@@ -256,7 +282,7 @@ class Keeper:
             runway_seconds=int(schedule.runway(now, token.expires_at if token else None).total_seconds()),
         )
         self.progress = replace(
-            self.progress, next_at=next_at, failures=failures, error=last_error, exit_code=error.exit_code
+            self.progress, next_at=next_at, failures=failures, error=last_error, exit_code=error.exit_code, urgent=False
         )
 
     def _rejudge(self) -> None:
@@ -268,9 +294,3 @@ class Keeper:
         self.progress = self.progress.shifted(step)
         if self.progress.token:
             self._services.board.remember(self._profile.name, state.record_of(self._profile, self.progress.token))
-
-
-def _retry_at(now: datetime, failures: int, error: AgentError, services: Services) -> datetime:
-    if isinstance(error, TransientError) and error.unreachable and error.retry_after is not None:
-        return now + error.retry_after  # the authority's back-off, which the gate keeps
-    return schedule.retry_at(now, failures, error, services.random())

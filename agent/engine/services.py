@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import schedule
+from agent.engine.jobs import CA_HINT
 from agent.errors import CredentialError
 from agent.network.transport import HttpsTransport
 
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
     from agent.config.model import Profile
     from agent.engine.board import Board
     from agent.engine.gate import Gate
+    from agent.engine.hooking import Hooks
     from agent.network.entra import Discovery
     from agent.network.transport import Transport
     from agent.workers import Workers
-
-_CA_HINT = "`ca_file` is a PEM file with the certificates of authorities (-----BEGIN CERTIFICATE-----)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Services:
     discovery: Discovery
     transport: Callable[[Profile, str | None], Transport]
     board: Board
+    hooks: Hooks
 
     def jitter(self, profile: str) -> float:
         """Return a profile's share of its jitter: always the same here, spread over a fleet."""
@@ -86,6 +87,6 @@ def _open(ca_file: Path | None, proxy: str | None) -> HttpsTransport:
         return HttpsTransport(ca_file, proxy)
     except OSError as error:
         path = ca_file or Path(error.filename or "/etc/ssl/certs")
-        hint = _CA_HINT if ca_file else "install ca-certificates, or name a `ca_file`"
+        hint = CA_HINT if ca_file else "install ca-certificates, or name a `ca_file`"
         message, missing = f"no usable trust root: {error.strerror or error}", isinstance(error, FileNotFoundError)
         raise CredentialError(path, message, hint=hint, missing=missing) from error

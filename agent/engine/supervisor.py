@@ -10,18 +10,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.abc
 
-from agent.engine import jobs, publishing, requests
+from agent.engine import jobs, publishing, requests, reserving
 from agent.engine.changes import Changes, plan_changes
+from agent.engine.complaints import Complaints
 from agent.engine.crew import Crew
 from agent.engine.expiry import Expiry
 from agent.engine.guard import Guard
+from agent.engine.herald import Herald
+from agent.engine.objections import objections
 from agent.errors import ConfigurationError
 from agent.output import sink
+from agent.systemd import Manager
 from agent.watching import watch
 from agent.watching.watcher import Watcher
 
@@ -38,7 +44,7 @@ if TYPE_CHECKING:
 async def prepare(config: Config, services: Services) -> None:
     """Deal with what happened while no agent ran: leftovers of a crash, profiles that were removed."""
     board = services.board
-    claim_files(config, services)
+    await claim_files(config, services)
     await services.workers.disk(board.restore)
     owners = [file.owner for profile in config.profiles for file in profile.token_file if file.owner]
     await services.workers.disk(lambda: sink.sweep(jobs.output_files(config), owners))
@@ -46,10 +52,11 @@ async def prepare(config: Config, services: Services) -> None:
         await clean_up(name, services)
 
 
-def claim_files(config: Config, services: Services) -> None:
-    """Say which paths belong to configured profiles."""
+async def claim_files(config: Config, services: Services) -> None:
+    """Say which paths belong to configured profiles, and which places to what."""
     paths = (file.path for profile in config.profiles for file in profile.token_file)
     services.board.claimed = frozenset(paths)
+    services.board.reserved = await services.workers.disk(lambda: reserving.reserved(config))
 
 
 async def clean_up(name: str, services: Services) -> None:
@@ -65,7 +72,7 @@ class Supervisor:
     """Runs the jobs of one agent.
 
     Args of the constructor: ``config`` was just loaded by ``loader``; ``accept`` is told of each configuration that
-    comes into force later, such as for the level of the log.
+    comes into force later, such as for the level of the log; ``manager`` is what started this service.
     """
 
     def __init__(
@@ -74,13 +81,16 @@ class Supervisor:
         config: Config,
         loader: Loader,
         accept: Callable[[Config], None] = lambda _config: None,
+        manager: Manager | None = None,
     ) -> None:
         self._services, self._config, self._loader, self._accept = services, config, loader, accept
         self._seen: watch.Contents = {}
         self._reloading = anyio.Lock()
-        self._complaints: dict[str, str] = {}
-        self._expiry = Expiry(services)
+        self._waits_for_files = False
+        self._complaints, self._expiry = Complaints(services), Expiry(services)
+        self._herald = Herald(services, manager or Manager())
         self._crew: Crew
+        self._guard: Guard
 
     async def run(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Keep all profiles fresh until SIGTERM or SIGINT; SIGHUP looks again.
@@ -91,17 +101,22 @@ class Supervisor:
         services = self._services
         async with anyio.create_task_group() as tasks:
             self._crew = Crew(services, tasks)
+            self._guard = Guard(self._crew, services, self._reloading)
             tasks.start_soon(services.board.keep_saved, services.workers)
             tasks.start_soon(self._follow_clock)
+            tasks.start_soon(services.hooks.run)
             await prepare(self._config, services)
-            await self._reconcile(self._config)
-            tasks.start_soon(self._watch)
-            tasks.start_soon(Guard(self._crew, services, self._reloading).keep, self._config.agent.rescan_interval)
+            await self._take(self._config)
+            await tasks.start(self._watch)
+            tasks.start_soon(self._guard.keep, lambda: self._config.agent.rescan_interval)
             await tasks.start(requests.serve, self, self._config.agent.runtime_dir, services)
             services.log.info("agent.started", pid=services.board.agent.pid, profiles=len(self._crew.jobs))
+            self._herald.ready()
+            tasks.start_soon(self._herald.keep, lambda: self._crew.keepers)
             async for number in signals:
                 if number != signal.SIGHUP:
                     services.log.info("agent.stopping", signal=number.name)
+                    self._herald.stopping()
                     break
                 await self._look_again(reason="SIGHUP")
             await self._crew.replace(list(self._crew.jobs), [])
@@ -120,26 +135,51 @@ class Supervisor:
         async for step in self._services.clock.steps():
             self._services.log.warning("clock.stepped", seconds=round(step.total_seconds(), 1))
 
-    async def _watch(self) -> None:
+    async def _watch(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Compare contents whenever something may have changed; the comparison is the truth, events only hasten it."""
         with Watcher(self._services.clock, self._services.workers.disk) as watcher:
+            hint = await watcher.hint(self._places, timedelta(0))
+            task_status.started()
             while True:
-                hint = await watcher.hint(self._places, self._config.agent.rescan_interval)
                 if hint.kind == "degraded":
                     self._services.log.warning("watch.degraded", message=hint.message)
-                if self._config.agent.watch and await self._has_changed():
-                    await self._look_again(reason="a file changed")
+                if self._config.agent.watch:
+                    await self._follow_disk()
+                self._complaints.look(self._crew.jobs)
                 self._expiry.look(self._crew.keepers)
+                hint = await watcher.hint(self._places, self._interval())
+
+    def _interval(self) -> timedelta:
+        """Return when to look again at the latest."""
+        due_in = max(0.0, self._complaints.due_in())
+        return min(self._config.agent.rescan_interval, timedelta(seconds=min(due_in, Complaints.LASTING)))
 
     def _places(self) -> list[Path]:
         return list(self._loader.places(self._config)) if self._config.agent.watch else []
 
-    async def _has_changed(self) -> bool:
-        """Whether something differs from what is in force, and whoever changes it is done."""
-        if await self._look() != self._seen:
-            return await watch.settled(self._look, self._services.clock) != self._seen
-        # What cannot be used may be mended by time alone (not valid yet) or by a folder's mode.
-        return any(job.unusable for job in self._crew.jobs.values())
+    async def _follow_disk(self) -> None:
+        """Reload if something differs from what is in force, once whoever changes it is done."""
+        now = await self._look()
+        if now != self._seen:
+            if await watch.settled(self._look, self._services.clock, self._settle_step(now)) != self._seen:
+                await self._look_again(reason="a file changed")
+        elif self._waits_for_files:
+            await self._look_again(reason="a file was missing")
+        elif any(job.unusable for job in self._crew.jobs.values()):
+            await self._try_again()
+
+    def _settle_step(self, now: watch.Contents) -> timedelta:
+        """Return for how long nothing may change: half a configuration can be a good one, half a certificate cannot."""
+        changed = {path for path, _ in now.items() ^ self._seen.items()}
+        known = changed <= self._seen.keys() - {*self._config.sources}
+        return watch.SETTLE_STEP if known else watch.SETTLE_STEP_OF_CONFIGURATION
+
+    async def _try_again(self) -> None:
+        """Load again what cannot be used: time may mend it (not valid yet), or the mode of a folder."""
+        async with self._reloading:
+            changes = await self._reconcile(self._config)
+            if changes.start:
+                self._log_loaded(self._config, changes)
 
     async def _look(self) -> watch.Contents:
         return await self._services.workers.disk(lambda: self._loader.look(self._config))
@@ -156,14 +196,33 @@ class Supervisor:
             ConfigurationError: it cannot be used, and nothing has changed.
         """
         async with self._reloading:
-            try:
-                config = await self._services.workers.disk(self._loader.config)
-            except ConfigurationError as error:
-                self._seen = {**await self._look(), **self._loader.read}
-                self._services.board.update_agent(config_error=error.message)
+            with self._herald.reloading():
+                return await self._reload(reason)
+
+    async def _reload(self, reason: str) -> Changes:
+        try:
+            config = await self._candidate()
+        except ConfigurationError as error:
+            self._seen = {**await self._look(), **self._loader.read}
+            if self._services.board.agent.config_error != error.message:  # said once as long as it stays the same
                 self._services.log.error("config.rejected", reason=reason, message=error.message)
-                raise
-            return await self._reconcile(config)
+            self._services.board.update_agent(config_error=error.message)
+            raise
+        return await self._take(config)
+
+    async def _candidate(self) -> Config:
+        """Return the configuration on disk, if it can replace the one in force.
+
+        Raises:
+            ConfigurationError: it cannot, and why.
+        """
+        config = await self._services.workers.disk(self._loader.config)
+        desired = await self._desired(config)
+        self._waits_for_files = False
+        if problems := objections(config, desired, self._config, self._crew.jobs):
+            self._waits_for_files = True  # which are not watched yet: the next scan looks again
+            raise ConfigurationError(problems)
+        return config
 
     async def plan(self) -> Changes:
         """Return what a reload would do now; nothing is changed, not even what is shown.
@@ -172,8 +231,7 @@ class Supervisor:
             ConfigurationError: the configuration on disk cannot be used.
         """
         async with self._reloading:
-            config = await self._services.workers.disk(self._loader.config)
-            return plan_changes(await self._desired(config), self._crew.jobs)
+            return plan_changes(await self._desired(await self._candidate()), self._crew.jobs)
 
     async def refresh(self, names: Iterable[str]) -> dict[str, Progress]:
         """Acquire new tokens now and return how each profile stands after one attempt.
@@ -188,22 +246,28 @@ class Supervisor:
             await keeper.stepped()
         return {keeper.job.profile.name: keeper.progress for keeper in keepers}
 
-    async def _reconcile(self, config: Config) -> Changes:
-        """Make the running jobs those of a configuration."""
-        services = self._services
+    async def _take(self, config: Config) -> Changes:
+        """Bring a configuration into force."""
         self._config = config
         self._accept(config)
-        self._seen = {**await self._look(), **self._loader.read}
+        self._seen = self._loader.seen(config, await self._look())
+        changes = await self._reconcile(config)
+        self._services.hooks.arrange(config.profiles)
+        self._services.board.arrange([profile.name for profile in config.profiles])
+        self._services.board.update_agent(loaded_at=self._services.clock.now(), config_error=None)
+        self._log_loaded(config, changes)
+        return changes
+
+    async def _reconcile(self, config: Config) -> Changes:
+        """Make the running jobs those of a configuration, with what it names as it is on disk now."""
         desired = await self._desired(config)
-        self._complain(desired)
+        self._complaints.look(desired)
         changes = plan_changes(desired, self._crew.jobs)
-        claim_files(config, services)
+        await claim_files(config, self._services)
         await self._crew.replace(changes.stop, [desired[name] for name in changes.start])
         for name in changes.removed:
-            await clean_up(name, services)
-        services.board.arrange([profile.name for profile in config.profiles])
-        services.board.update_agent(loaded_at=services.clock.now(), config_error=None)
-        self._log_loaded(config, changes)
+            await clean_up(name, self._services)
+        self._guard.again()
         return changes
 
     def _log_loaded(self, config: Config, changes: Changes) -> None:
@@ -225,20 +289,11 @@ class Supervisor:
         running = self._crew.jobs
         return {job.profile.name: _keep_working(job, running) for job in loaded}
 
-    def _complain(self, desired: Mapping[str, Job]) -> None:
-        """Log each unusable credential, once as long as the reason stays the same."""
-        complaints = {name: job.unusable[0] for name, job in desired.items() if job.unusable}
-        for name, unusable in complaints.items():
-            if self._complaints.get(name) != unusable.message:
-                self._services.log.error(
-                    "certificate.rejected", profile=name, message=unusable.message, hint=unusable.hint
-                )
-        self._complaints = {name: unusable.message for name, unusable in complaints.items()}
-
 
 def _keep_working(job: Job, running: Mapping[str, Job]) -> Job:
     """Return the job with the credentials at work, where what is on disk cannot be used and nothing else changed."""
     before = running.get(job.profile.name)
     if before is None or job.usable or before.profile != job.profile:
         return job
-    return dataclasses.replace(job, credentials=(*job.unusable, *(each for each in before.usable if each.lasting)))
+    trust = job.trust if job.trust or not job.profile.ca_file else before.trust  # which may be what cannot be used
+    return dataclasses.replace(job, credentials=(*job.unusable, *before.usable), trust=trust)

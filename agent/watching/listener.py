@@ -7,6 +7,7 @@ paths that have been moved, and stops for good at a file name that is not UTF-8.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -111,6 +112,11 @@ def named(message: str, directories: Collection[str]) -> list[str]:
     """Return the directory that an error of watchfiles is about, if it can be told."""
     said = [path for path in directories if f'"{path}"' in message or f'"{path.rstrip("/")}/' in message]
     return sorted(said, key=len)[-1:]
+
+
+def vanished(reason: str) -> bool:
+    """Tell whether a directory could not be watched because it is no longer there."""
+    return any(os.strerror(number) in reason for number in (errno.ENOENT, errno.ENOTDIR))
 
 
 def explain(message: str) -> str:

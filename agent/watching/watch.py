@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LIMIT = 16 << 20
 """Bytes; as large as a file of trusted authorities may be."""
 SETTLE_STEP = timedelta(milliseconds=200)
+SETTLE_STEP_OF_CONFIGURATION = timedelta(milliseconds=500)
+"""Longer, since half a configuration may be a good one, which would end the profiles of the other half."""
 SETTLE_LONGEST = 2.0
 """Seconds; whoever writes for longer is looked at in the middle, and again at the next hint."""
 
@@ -73,11 +75,11 @@ def fingerprints(paths: Iterable[Path]) -> dict[Path, Fingerprint]:
     return {path: fingerprint(path) for path in paths}
 
 
-async def settled(look: Callable[[], Awaitable[Contents]], clock: Clock) -> Contents:
+async def settled(look: Callable[[], Awaitable[Contents]], clock: Clock, step: timedelta = SETTLE_STEP) -> Contents:
     """Look until two looks in a row agree: whoever is in the middle of writing is waited for, 2 s at most."""
     end = clock.boot() + SETTLE_LONGEST
     before, now = None, await look()
     while before != now and clock.boot() < end:
-        await clock.sleep_until(clock.now() + SETTLE_STEP)
+        await clock.sleep_until(clock.now() + step)
         before, now = now, await look()
     return now

@@ -169,6 +169,13 @@ class Watcher:
                 return Hint("scan")
             if not self._broken:  # which came while we looked
                 await self._wait_until(min(end, self._refused.retry_at))
+            if self._is_over(end):
+                return Hint("scan")  # and the next call sees to the directories: once is enough
+
+    def _is_over(self, end: float) -> bool:
+        """Whether the time is over, and nothing else is to be done."""
+        disturbed = self._noticed or self._stale or self._broken
+        return not disturbed and end - TICK <= self._clock.boot() < self._refused.retry_at - TICK
 
     async def _pause(self) -> None:
         if wait := self._pace.wait(self._clock.boot()):
@@ -189,8 +196,10 @@ class Watcher:
         if old:
             old.stop()
         watched, reasons = await self._disk(lambda: _replace(old, [each.path for each in wanted]))
-        refused = {each: reasons[each.path] for each in wanted if each.path in reasons}
-        self._armed = wanted - refused.keys()
+        left = {each: reasons[each.path] for each in wanted if each.path in reasons}
+        self._armed = wanted - left.keys()
+        # What has vanished meanwhile is no trouble: the next look finds what stands in its place.
+        refused = {each: reason for each, reason in left.items() if not listener.vanished(reason)}
         if watched:
             self._listener = Listener(watched, self._hear, self._end)
         return self._report(refused)

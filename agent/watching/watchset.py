@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from agent.config.values import is_wild, unquote_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MAX_LINKS = 40
 """Symbolic links on one path, as many as the kernel follows."""
@@ -38,27 +39,33 @@ def watch_set(places: Iterable[Path]) -> frozenset[Directory]:
 
     A directory that is named is watched itself. For what is missing, the nearest directory that exists is watched.
     """
-    paths = {path for place in places for path in _passed(place)}
+    look = cache(_look)  # many places have most of their way in common
+    paths = {path for place in places for path in _passed(place, look)}
     return frozenset(found for path in paths if (found := _identify(path)))
 
 
-def _passed(place: Path) -> Iterator[str]:
+def _look(step: str) -> str | bool:
+    """Return the target of a symbolic link; else whether it is a directory."""
+    try:
+        kind = os.lstat(step).st_mode
+        return str(Path(step).readlink()) if stat.S_ISLNK(kind) else stat.S_ISDIR(kind)
+    except (OSError, ValueError):  # missing, closed to us, or no path at all
+        return False
+
+
+def _passed(place: Path, look: Callable[[str], str | bool]) -> Iterator[str]:
     """Walk to a place as the kernel does, and yield each directory where its meaning can be changed."""
     here, ahead, links = "/", _reversed(str(place.absolute())), 0
     while ahead and links <= MAX_LINKS:
         step = _join(here, ahead.pop())
-        try:
-            kind = os.lstat(step).st_mode
-            target = str(Path(step).readlink()) if stat.S_ISLNK(kind) else None
-        except (OSError, ValueError):  # missing, closed to us, or no path at all
-            break
-        if target is not None:
+        found = look(step)
+        if isinstance(found, str):
             if here != "/":
                 yield here
-            here = "/" if target.startswith("/") else here
-            ahead += _reversed(target)
+            here = "/" if found.startswith("/") else here
+            ahead += _reversed(found)
             links += 1
-        elif stat.S_ISDIR(kind):
+        elif found:
             here = step
         else:
             break
@@ -78,7 +85,7 @@ def _join(directory: str, part: str) -> str:
 
 def _identify(path: str) -> Directory | None:
     try:
-        status = Path(path).stat()
+        status = os.stat(path)  # noqa: PTH116 - twice as fast
     except OSError:
         return None
     return Directory(path, status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
