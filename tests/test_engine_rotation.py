@@ -81,6 +81,8 @@ def test_registered_three_hours_late(tmp_path: Path) -> None:
                 assert shown["state"] == "fresh"
                 assert shown["credential"]["thumbprint"] == world.pair.thumbprint
                 assert "AADSTS700027" in shown["credential"]["candidate_error"]
+                assert new.thumbprint in shown["credential"]["candidate_error"]
+                assert "upload" in shown["credential"]["candidate_error"]
             rejected = world.log.named("certificate.rejected")
             assert 34 <= len(rejected) <= 40  # 30 s growing to 5 min
             assert new.thumbprint in rejected[0]["hint"]

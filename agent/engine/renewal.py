@@ -238,9 +238,10 @@ class Keeper:
 
     def _refuse(self, credential: Credential, error: AgentError) -> None:
         """Note that a candidate cannot be used yet; the credential that worked last goes on."""
-        refusal = rotation.refuse(
-            self.progress.refused.get(credential.identity), error.message, self._services.clock.now()
-        )
+        name = f" (thumbprint {credential.thumbprint})" if credential.thumbprint else ""
+        message = f"{credential.path}{name}: {error.message}" + (f" ({error.hint})" if error.hint else "")
+        earlier = self.progress.refused.get(credential.identity)
+        refusal = rotation.refuse(earlier, message, self._services.clock.now())
         self.progress = replace(self.progress, refused={**self.progress.refused, credential.identity: refusal})
         self._services.log.warning(
             "certificate.rejected",
