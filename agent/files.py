@@ -43,6 +43,12 @@ def _read(descriptor: int, expected: int, most: int) -> bytes:
 
 
 def expand(directory: Path, pattern: str) -> list[Path]:
-    """Return the files that match a glob pattern relative to a directory, sorted by name."""
+    """Return the files that match a glob pattern relative to a directory, sorted by name.
+
+    Raises:
+        ValueError: the pattern means nothing, or one thing in one version of Python and another in the next.
+    """
+    if any("**" in part and part != "**" for part in pattern.split("/")):
+        raise ValueError("** stands for directories and has no other characters beside it")
     base, relative = (Path("/"), pattern.lstrip("/")) if pattern.startswith("/") else (directory, pattern)
     return sorted(path for path in base.glob(relative) if not path.is_dir())
