@@ -7,7 +7,7 @@ The walk from configuration to token file:
     engine.changes       what differs between desired and running jobs
     engine.supervisor    makes it so (engine.crew), from start to stop
     engine.renewal       keeps one profile fresh: which credential (rotation), when (schedule)
-    engine.acquisition   through the gate and a thread (workers) to ...
+    engine.acquisition   through the gate (admission) and a thread (workers) to ...
     network.entra        ... MSAL, over network.transport; failures are explained by diagnosis
     engine.publishing    a token to its files: rendered by formats, written by output.sink
     engine.hooking       who has to be told is told: programs by hooks, beside everything else (hookplan)
@@ -15,7 +15,7 @@ The walk from configuration to token file:
 
 Five layers; imports point only down (held by tests/test_architecture.py). Pure modules decide: config, schedule,
 rotation, formats, diagnosis, status, state, tokens. Edges each wrap one outside thing: credentials, network, output,
-watching, clock, workers, log, journal, systemd, lock, control. The engine puts them in motion, the command line
+watching, clock, workers, log, journal, systemd, lock, memory, control. The engine puts them in motion, the command line
 assembles. Beside them stand emulator, a local token endpoint, doctor and demo; nothing of the agent imports them.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from agent.errors import AgentError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "run": "Keep every profile's token file fresh until stopped.",
@@ -36,6 +39,7 @@ COMMANDS = {
     "doctor": "Examine an installed system: who can read, what is in the way.",
     "explain": "Explain an AADSTS error: what it means and how to fix it.",
     "schema": "Print the JSON Schema of the configuration.",
+    "manual": "Print a manual page: of the commands, or of the configuration.",
     "emulator": "Run a local, strict stand-in for Entra's token endpoint.",
     "demo": "See the whole story on this machine, without any account.",
 }
@@ -64,9 +68,16 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or say which one was meant."""
         near = difflib.get_close_matches(args[0].lower(), COMMANDS, 1, 0.6)
-        if near and args[0] not in COMMANDS:
+        if near and args[0] not in COMMANDS and not ctx.resilient_parsing:
             ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the commands from their lines of help, and options as every command does."""
+        from click.shell_completion import CompletionItem
+
+        commands = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from their lines of help."""
@@ -78,7 +89,7 @@ def _complete(command: click.Command) -> None:
     """Add the options that every command has, unless it has them itself."""
     names = {option for parameter in command.params for option in parameter.opts}
     if "--config" not in names:
-        command.params.append(click.Option(["-c", "--config"], expose_value=False, hidden=True))
+        command.params.append(click.Option(["-c", "--config"], type=click.Path(), expose_value=False, hidden=True))
     if "--version" not in names:
         command.params.append(_version_option())
 
@@ -129,8 +140,7 @@ def _call(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as error:
         result = error.exit_code
     except click.ClickException as error:
-        with contextlib.suppress(OSError):
-            error.show()
+        _show(error)
         result = error.exit_code
     except AgentError as error:
         result = complain(error)
@@ -141,6 +151,14 @@ def _call(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the one place where a bug is turned into exit code 1
         result = _unexpected(error)
     return result if isinstance(result, int) else 0
+
+
+def _show(error: click.ClickException) -> None:
+    """Print an error of click's to standard error; it may quote whatever stood on the command line."""
+    shown = io.StringIO()
+    error.show(shown)
+    with contextlib.suppress(OSError):
+        click.echo("\n".join(map(common.printable, shown.getvalue().split("\n"))), nl=False, err=True)
 
 
 def complain(error: AgentError) -> int:
@@ -172,5 +190,6 @@ def _say(lines: Iterable[str]) -> None:
     from agent import journal
 
     mark = "<3>" if journal.is_stream(os.environ) else ""
+    shown = [f"{mark}{common.printable(line)}" for text in lines for line in text.splitlines()]
     with contextlib.suppress(OSError):
-        click.echo("\n".join(f"{mark}{line}" for text in lines for line in text.splitlines()), err=True)
+        click.echo("\n".join(shown), err=True)

@@ -46,7 +46,9 @@ def offset(clock: Clock) -> timedelta:
 class SystemClock:
     """The machine's own clocks; made inside the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, interval: float = SLICE) -> None:
+        """Args: the interval is how often the clocks are compared, in seconds."""
+        self._interval = interval
         self._disturbed = anyio.Event()
 
     def now(self) -> datetime:
@@ -66,7 +68,7 @@ class SystemClock:
         """Compare the clocks once a slice: one wake-up for all sleepers together."""
         before, asleep = offset(self), self._suspended()
         while True:
-            await anyio.sleep(SLICE)
+            await anyio.sleep(self._interval)
             after, woken = offset(self), self._suspended()
             if abs(after - before) >= STEP or woken - asleep >= STEP.total_seconds():
                 self._disturbed.set()

@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import struct
 import time
 from typing import TYPE_CHECKING, Any
 
+from agent import sockets
 from agent.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 NAME = "control.sock"
 MAX_REQUEST = 64 << 10
 """Bytes of a request; several hundred profiles can be named in it."""
-MAX_REPLY = 64 << 20
-BACKLOG = 1024
+MAX_REPLY = 8 << 20
+"""Bytes of an answer; it tells of ten thousand profiles in it, and parsing takes twenty times as many."""
 
 Answer = dict[str, Any]
 
 _CHUNK = 1 << 16
-_LONGEST_ADDRESS = 107
-"""Bytes of a path in a socket's address (unix(7), less the NUL)."""
 _TIMEVAL = struct.Struct("ll")
 
 
@@ -51,22 +48,7 @@ def listen(directory: Path) -> socket.socket:
     path = directory / NAME
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    try:
-        os.fchmod(listener.fileno(), 0o600)  # before it has a name: Linux gives the name the same mode
-        with _address(path) as address:
-            listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def remove(directory: Path) -> None:
-    """Take the socket's name away, when nobody answers there any more."""
-    with contextlib.suppress(OSError):
-        (directory / NAME).unlink()
+    return sockets.open_local(path, 0o600)
 
 
 # ---- the asking end
@@ -102,7 +84,7 @@ def _connect(connection: socket.socket, path: Path, timeout: float) -> None:
     connection.setsockopt(
         socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1_000_000))
     )
-    with _address(path) as address:
+    with sockets.address_of(path) as address:
         connection.connect(address)
 
 
@@ -148,16 +130,3 @@ def _unreachable(path: Path, error: OSError, timeout: float) -> UnreachableError
     else:
         reason, hint = error.strerror or type(error).__name__, ""
     return UnreachableError(f"{path}: {reason}", hint=hint)
-
-
-@contextlib.contextmanager
-def _address(path: Path) -> Iterator[str]:
-    """Return what to bind or connect to; a path too long for an address goes by way of its open directory."""
-    if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
-        yield str(path)
-        return
-    descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{path.name}"
-    finally:
-        os.close(descriptor)

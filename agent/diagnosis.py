@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent import aadsts, words
 from agent.errors import RejectedError, TransientError
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 CREDENTIAL_CODES = frozenset(f"AADSTS{number}" for number in aadsts.RELOAD)
 """After one of these, reading the credential again or falling back to another certificate makes sense."""
+SET_CLOCK = "set it right (timedatectl, chronyc tracking)"
 LOOP_PAUSE = timedelta(minutes=5)
 """Entra's loop protection (AADSTS50196) lets an app in again after about this long."""
 NOTABLE_SKEW = timedelta(minutes=1)
-"""From here on the clock explains a refused assertion; below, the network's own delay might."""
+"""From here on the clock explains a refused assertion; below, the network's own delay might. From here on it is
+named: NTP keeps it within a tenth of a second, and Keycloak refuses by now (Entra some minutes later)."""
 GREAT_SKEW = timedelta(minutes=5)
 """From here on the clock deserves a word whenever a credential is refused: so much is usually tolerated."""
 
@@ -135,9 +137,27 @@ def _clock(answer: _Answer, skew: timedelta | None) -> str:
 
 
 def _set_right(skew: timedelta) -> str:
+    return f"{clock_is_off(skew)}: {SET_CLOCK}"
+
+
+def clock_is_off(skew: timedelta) -> str:
+    """Say how far this machine's clock is off."""
     where = "ahead of" if skew > timedelta(0) else "behind"
-    clock = f"this machine's clock is {words.duration(skew)} {where} the provider's"
-    return f"{clock}: set it right (timedatectl, chronyc tracking)"
+    return f"this machine's clock is {words.duration(skew)} {where} the provider's"
+
+
+def skew_news(said: timedelta | None, skew: timedelta) -> Literal["off", "right"] | None:
+    """Return what there is to say of this machine's clock, None if that is known.
+
+    Args:
+        said: what was said last; None if it was right.
+        skew: as measured now. It is right again only well within what is notable, lest it be said by turns.
+    """
+    if said is not None and abs(skew) <= NOTABLE_SKEW / 2:
+        return "right"
+    if said is None:
+        return "off" if abs(skew) > NOTABLE_SKEW else None
+    return "off" if abs(skew - said) > NOTABLE_SKEW else None
 
 
 def _transient(answer: _Answer, hint: str, retry_after: timedelta | None) -> TransientError:

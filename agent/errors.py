@@ -119,8 +119,11 @@ class AcquisitionError(AgentError):
     """No token was acquired.
 
     ``code`` is the AADSTS code as Entra writes it (``AADSTS700027``) or the OAuth 2.0 error (RFC 6749 5.2);
-    ``correlation_id`` finds the attempt in Entra's sign-in logs.
+    ``correlation_id`` finds the attempt in Entra's sign-in logs. ``skew`` is this machine's clock minus the provider's,
+    if it said what time it is.
     """
+
+    skew: timedelta | None = None
 
     def __init__(
         self, message: str, *, hint: str = "", code: str | None = None, correlation_id: str | None = None

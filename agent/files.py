@@ -9,6 +9,8 @@ from pathlib import Path
 
 LIMIT = 1 << 20
 """Bytes; no configuration, certificate or token comes near it."""
+MOST_WILD = 8
+"""Parts of a pattern with wildcards: where links lead back, each part multiplies what there is to search."""
 
 
 def read_bytes(path: Path, *, limit: int = LIMIT) -> bytes:
@@ -46,9 +48,12 @@ def expand(directory: Path, pattern: str) -> list[Path]:
     """Return the files that match a glob pattern relative to a directory, sorted by name.
 
     Raises:
+        OSError: the search would have no end.
         ValueError: the pattern means nothing, or one thing in one version of Python and another in the next.
     """
     if any("**" in part and part != "**" for part in pattern.split("/")):
         raise ValueError("** stands for directories and has no other characters beside it")
+    if sum(any(mark in part for mark in "*?[") for part in pattern.split("/")) > MOST_WILD:
+        raise OSError(errno.E2BIG, f"it has more than {MOST_WILD} parts with wildcards", pattern)
     base, relative = (Path("/"), pattern.lstrip("/")) if pattern.startswith("/") else (directory, pattern)
     return sorted(path for path in base.glob(relative) if not path.is_dir())

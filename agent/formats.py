@@ -12,6 +12,7 @@ import string
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import OutputError
+from agent.harmless import line
 from agent.status import rfc3339
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ _LINE_SAFE = re.compile(r"[\x21-\x7e]+")
 """Visible ASCII (RFC 6750 2.1 allows less): nothing that could end a line, a header or a field."""
 _SHELL_SAFE = re.compile(r"(?:[A-Za-z0-9._+/=:@%,-]|(?<=[^=:])~)+")
 """Means itself in a shell (where ~ is special at the start and after a colon) and in systemd's EnvironmentFile=."""
+LONGEST_TEMPLATE = 64 << 10
+"""Characters."""
+MOST_TOKENS = 8
+"""Times that a template may hold the token: what is written must not be larger than what can be read again."""
+LISTED = 6
+"""Unknown fields that are named."""
 BEARER = "Bearer"
 _PREFIX = f"Authorization: {BEARER} "
 
@@ -152,9 +159,17 @@ def template_problem(template: str) -> str | None:
     fields = [(field, spec, conversion) for _, field, spec, conversion in parts if field is not None]
     unknown = sorted({field for field, _, _ in fields if field not in FIELDS})
     if unknown:
-        return f"unknown field {', '.join('{' + name + '}' for name in unknown)}; known: {', '.join(FIELDS)}"
+        named = ", ".join(f"{{{line(name, 60)}}}" for name in unknown[:LISTED])
+        return f"unknown field {named}; known: {', '.join(FIELDS)}"
     if any(spec or conversion for _, spec, conversion in fields):
         return "a field is written {name}, without a format"
-    if "access_token" not in {field for field, _, _ in fields}:
+    return _wrong_size(template, [field for field, _, _ in fields].count("access_token"))
+
+
+def _wrong_size(template: str, tokens: int) -> str | None:
+    """Return what is wrong with a template's length, and with how often it holds the token."""
+    if not tokens:
         return "a template without {access_token} holds no token"
-    return None
+    if len(template) > LONGEST_TEMPLATE:
+        return f"it is longer than {LONGEST_TEMPLATE} characters"
+    return f"it holds the token {tokens} times; {MOST_TOKENS} at most" if tokens > MOST_TOKENS else None

@@ -6,6 +6,7 @@ others, and how long their readers have until it hurts them.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from agent import schedule, status, words
@@ -30,6 +31,11 @@ def headline(agent: AgentStatus, profiles: Iterable[ProfileStatus], now: datetim
     parts = [f"{len(stated) - len(bad)} of {len(stated)} fresh" if stated else "no profile is configured"]
     if agent.config_error:
         parts.append(f"configuration refused: {_cut(agent.config_error)}")
+    if agent.metrics_error:
+        parts.append(f"metrics not shown: {_cut(agent.metrics_error)}")
+    if agent.skews:
+        skew = max(agent.skews.values(), key=abs)
+        parts.append(f"clock {words.duration(skew)} {'ahead' if skew > timedelta(0) else 'behind'}")
     parts += _bad(sorted(bad, key=lambda pair: _WORST_FIRST.index(pair[0])), now)
     parts += _unused(stated)
     if stated and not bad:

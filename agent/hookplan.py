@@ -40,9 +40,13 @@ UNPRIVILEGED = (
 )
 """What to do where a service without privileges is refused."""
 
+OTHERS_PROCESS = "belongs to another user"
+"""What is said of a process that may not be sent a signal."""
+
 PART = 20
 """Characters in a row of a token that give it away."""
 
+_REFUSALS = ("Access denied", "authentication", "ermission denied", "not permitted", OTHERS_PROCESS)
 _WORD = re.compile(rf"[\w.~+/=-]{{{PART},}}")
 _PLACEHOLDER = re.compile(r"\{(path|profile)\}")
 
@@ -102,14 +106,20 @@ def reloaded(outcome: Outcome) -> Outcome:
     """
     if not outcome.exit_code:
         return outcome
-    said = harmless.line(outcome.output.decode(errors="replace").strip().rpartition("\n")[2], harmless.MAX_TEXT)
-    refused = any(words in said for words in ("Access denied", "authentication", "ermission denied", "not permitted"))
+    lines = outcome.output.decode(errors="replace").split("\n")
+    telling = [line for line in lines if line.strip() and not line.startswith("See ")]  # where to read more
+    said = harmless.line(telling[-1], harmless.MAX_TEXT) if telling else ""
     return replace(
         outcome,
         reason=f"{outcome.reason}: {said}" if said else outcome.reason,
-        hint=UNPRIVILEGED if refused else outcome.hint,
+        hint=UNPRIVILEGED if is_refusal(said) else outcome.hint,
         again=outcome.exit_code != TIMED_OUT,
     )
+
+
+def is_refusal(text: str) -> bool:
+    """Tell whether the reason of a failure is that the agent's user lacks the privilege."""
+    return any(words in text for words in _REFUSALS)
 
 
 def summary(ran_at: datetime, outcomes: Mapping[Kind, Outcome]) -> status.HookStatus:

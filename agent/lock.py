@@ -26,14 +26,55 @@ _FLOCK = "hhqqi4x"
 _ATTEMPTS = 10
 
 
-@contextlib.contextmanager
-def hold(directory: Path) -> Iterator[None]:
-    """Hold the lock of a runtime directory.
+class Hold:
+    """The lock of a runtime directory, held from now on.
 
     Raises:
         BusyError: another process holds it; names its pid.
         OutputError: the lock file cannot be used.
     """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor = _locked(directory)
+
+    def is_in_place(self) -> bool:
+        """Whether what is locked is still what others find there: directory or file may be gone, or be others."""
+        try:
+            there = (self._directory / NAME).stat(follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(self._descriptor))
+
+    def renew(self) -> None:
+        """Lock what is there now, if that is something else.
+
+        Raises:
+            BusyError: another process was faster.
+            OutputError: the lock file cannot be used.
+        """
+        if self.is_in_place():  # opened a second time it would be free when it is closed
+            return
+        before, self._descriptor = self._descriptor, _locked(self._directory)
+        os.close(before)
+
+    def release(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def hold(directory: Path) -> Iterator[Hold]:
+    """Hold the lock of a runtime directory; raises what `Hold` does."""
+    held = Hold(directory)
+    try:
+        yield held
+    finally:
+        held.release()
+
+
+def _locked(directory: Path) -> int:
+    """Return the lock file, open and locked."""
     path = directory / NAME
     with _translated(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -43,9 +84,10 @@ def hold(directory: Path) -> Iterator[None]:
             os.fchmod(descriptor, 0o600)  # whatever the umask is, and whatever it was before
             os.truncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
-        yield
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _take(descriptor: int, directory: Path) -> None:

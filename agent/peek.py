@@ -1,4 +1,4 @@
-"""A quick and tolerant look at a configuration: only where the agent keeps its files.
+"""A quick and tolerant look at a configuration: where the agent keeps its files, and what its profiles are called.
 
 `status` and the like must answer even if the configuration is broken or may not be read: then by what its lines say, or
 by the defaults. Nothing heavy is imported, and nothing is ever refused.
@@ -12,10 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent.config.values import default_directories, resolve_path
+from agent.config import includes, source
+from agent.config.values import default_directories, is_convoluted, resolve_path, resolve_pattern
+from agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -58,6 +60,8 @@ def _agent_table(path: Path, read_bytes: Callable[[Path], bytes]) -> tuple[dict[
         return {}, f"{path} cannot be read ({error.strerror})"
     if not text.strip():
         return {}, f"{path} is empty"
+    if is_convoluted(text):
+        return {}, f"{path} is not valid TOML"
     try:
         table = tomllib.loads(text).get("agent")
     except (ValueError, RecursionError):
@@ -83,3 +87,40 @@ def _directory(value: object, base: Path, environ: Mapping[str, str]) -> Path | 
         return resolve_path(value, environ, base) if isinstance(value, str) else None
     except ValueError:
         return None
+
+
+def peek_names(
+    config_path: Path,
+    environ: Mapping[str, str],
+    read_bytes: Callable[[Path], bytes],
+    expand: Callable[[Path, str], list[Path]],
+) -> Iterator[str]:
+    """Yield the names of the profiles, of a configuration that can be read and parsed; else nothing.
+
+    Args:
+        config_path: of the main file, absolute.
+        environ: for systemd's directories.
+        read_bytes: returns the content of a file, or raises OSError.
+        expand: returns the files that match a pattern.
+    """
+    try:
+        main = source.parse(config_path, read_bytes(config_path))
+    except (OSError, ConfigurationError):
+        return
+    agent = main.data.get("agent")
+    named = agent.get("include", []) if isinstance(agent, dict) else []
+    yield from _names(main)
+    for pattern in named if isinstance(named, list) else [named]:
+        with suppress(ValueError):
+            resolved = resolve_pattern(str(pattern), environ, config_path.parent)
+            for included in includes.load_included(main, [resolved], read_bytes, expand):
+                yield from _names(included)
+
+
+def _names(file: object) -> Iterator[str]:
+    """Yield the names in one file, if it is one and not what is wrong with it."""
+    profiles = file.data.get("profile") if isinstance(file, source.Source) else None
+    for profile in profiles if isinstance(profiles, list) else ():
+        name = profile.get("name") if isinstance(profile, dict) else None
+        if isinstance(name, str):
+            yield str(name)

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 from agent import files
-from agent.hookplan import UNPRIVILEGED, Outcome
+from agent.hookplan import OTHERS_PROCESS, UNPRIVILEGED, Outcome
 
 REFUSED = 1
 """The exit code of kill(1)."""
@@ -26,7 +26,7 @@ def send_signal(pid_file: Path, name: str) -> Outcome:
         return Outcome(REFUSED, f"{pid_file}: there is no process {pid}", hint="the file is a leftover")
     except PermissionError as error:
         if error.filename is None:
-            return Outcome(REFUSED, f"process {pid} belongs to another user", hint=UNPRIVILEGED)
+            return Outcome(REFUSED, f"process {pid} {OTHERS_PROCESS}", hint=UNPRIVILEGED)
         return Outcome(REFUSED, f"{pid_file}: {error.strerror}", hint="let the agent's user read it")
     except OSError as error:
         return Outcome(REFUSED, f"{pid_file}: {error.strerror}", hint="is the service running?")

@@ -28,6 +28,8 @@ MAX_RETRY_AFTER = timedelta(hours=1)
 """A provider's Retry-After is believed up to here; beyond, it is a mistake or an attack."""
 REJECTED_INTERVAL = timedelta(minutes=5)
 """A person has to act, mostly in a portal the agent cannot see; asking more often changes nothing."""
+REJECTED_JITTER = 0.1
+"""Fraction of the interval: machines that were refused in the same second do not ask in the same second for ever."""
 LOCAL_INTERVAL = timedelta(seconds=10)
 """A missing or broken file costs nothing to look at again."""
 
@@ -35,6 +37,11 @@ LOCAL_INTERVAL = timedelta(seconds=10)
 def spread(seed: str) -> float:
     """Return a number in [0, 1) that is the same for the same seed: a fleet spreads, a machine stays put."""
     return int.from_bytes(hashlib.sha256(seed.encode()).digest()[:6], "big") / (1 << 48)
+
+
+def place(machine: str, profile: str) -> float:
+    """Return a profile's place in the fleet, the share of its jitter: always the same on one machine."""
+    return spread(f"{machine}/{profile}")
 
 
 def refresh_at(token: AccessToken, policy: Refresh, jitter: float) -> datetime:
@@ -51,27 +58,31 @@ def refresh_at(token: AccessToken, policy: Refresh, jitter: float) -> datetime:
     return max(due, token.acquired_at + MIN_INTERVAL)
 
 
-def retry_at(now: datetime, failures: int, error: AgentError, jitter: float) -> datetime:
-    """Return when to try again after the given number of failures in a row (1 or more).
+def pause(failures: int, error: AgentError, jitter: float) -> timedelta:
+    """Return how long to wait after the given number of failures in a row (1 or more).
 
     Transient: exponential back-off with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"),
-    1 s to 60 s, or the provider's Retry-After if later. Rejected: every five minutes. Local files: see
-    LOCAL_INTERVAL for what is missing or wrong, back-off for what cannot be written.
+    1 s to 60 s; after a Retry-After it begins where that ends, or all who were sent away together would come back
+    together. Rejected: every five minutes, a tenth more or less for the same reason. Local files: see LOCAL_INTERVAL
+    for what is missing or wrong, back-off for what cannot be written.
 
     Args:
-        now: the instant of the failure.
-        failures: how many there were in a row, this one included.
+        failures: how many there were in a row, the last one included.
         error: what happened.
         jitter: in [0, 1).
     """
     if error.kind == "rejected":
-        return now + REJECTED_INTERVAL
+        return REJECTED_INTERVAL * (1 + REJECTED_JITTER * (2 * jitter - 1))
     if error.kind == "configuration":
-        return now + LOCAL_INTERVAL
+        return LOCAL_INTERVAL
     window = min(MAX_BACKOFF, MIN_INTERVAL * (1 << min(failures, 6)))
-    delay = MIN_INTERVAL + (window - MIN_INTERVAL) * jitter
     wish: timedelta = getattr(error, "retry_after", None) or timedelta(0)
-    return now + max(delay, min(wish, MAX_RETRY_AFTER))
+    return max(MIN_INTERVAL, min(wish, MAX_RETRY_AFTER)) + (window - MIN_INTERVAL) * jitter
+
+
+def retry_at(now: datetime, failures: int, error: AgentError, jitter: float) -> datetime:
+    """Return when to try again after a failure just now; see `pause`."""
+    return now + pause(failures, error, jitter)
 
 
 def degraded_at(token: AccessToken, policy: Refresh) -> datetime:

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from agent.config.model import Profile
 
 VERSION = 1
+LARGEST = 8 << 20
+"""Bytes; some fifteen thousand profiles, and what its parsing takes still fits beside an agent."""
+LONGEST_LIFE = timedelta(days=3651)
+"""Of a token, a little more than is ever believed of one: a damaged year must not pass for a token without end."""
+_YEARS = range(1970, 9000)
+"""Within them times can be reckoned with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +52,17 @@ class Record:
     announced: str = ""
 
     def restore(self, secret: str) -> AccessToken | None:
-        """Return the token, if this is the one that was recorded."""
-        if token_hash(secret) != self.token_sha256:
+        """Return the token, if this is the one that was recorded, and its times are those of a token."""
+        if token_hash(secret) != self.token_sha256 or not self._is_likely:
             return None
         return AccessToken(secret, self.token_type, self.acquired_at, self.expires_at, self.refresh_in)
+
+    @property
+    def _is_likely(self) -> bool:
+        """Whether a token can have these times; what is damaged has others."""
+        years = (self.acquired_at.year in _YEARS, self.expires_at.year in _YEARS)
+        spans = (self.expires_at - self.acquired_at, self.refresh_in or timedelta(0))
+        return all(years) and all(timedelta(0) <= span <= LONGEST_LIFE for span in spans)
 
 
 def token_hash(secret: str) -> str:
@@ -145,4 +158,5 @@ def _paths(values: Any) -> tuple[str, ...]:
     for path in map(_text, values):
         if not path.startswith("/") or "\0" in path:
             raise ValueError("a path that is not absolute")
+        path.encode(errors="surrogateescape")  # what no path can hold is a ValueError, too
     return tuple(values)

@@ -8,8 +8,9 @@ now, and whether it is the token that lies in a file.
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from agent import schedule
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 T = TypeVar("T")
+SKEWS = "clock_skew_seconds"
+
+LARGEST = 16 << 20
+"""Bytes of ``status.json``; some fifteen thousand profiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,11 @@ class ProfileStatus:
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """The agent itself. ``mode`` is who wrote this last: the service, or a single `once`."""
+    """The agent itself. ``mode`` is who wrote this last: the service, or a single `once`.
+
+    ``skews`` are this machine's clock minus that of providers, by host, where it is off enough to be named.
+    ``metrics_error`` says why metrics are not shown; the document is the contract's, and does not tell it.
+    """
 
     version: str
     pid: int
@@ -93,6 +102,8 @@ class AgentStatus:
     loaded_at: datetime | None = None
     config_error: str | None = None
     mode: Literal["run", "once"] = "run"
+    metrics_error: str | None = None
+    skews: Mapping[str, timedelta] = field(default_factory=dict)
 
 
 def state_of(profile: ProfileStatus, now: datetime, *, kept: bool) -> schedule.State:
@@ -122,6 +133,7 @@ def document(
                 "loaded_at": rfc3339(agent.loaded_at),
                 "error": agent.config_error,
             },
+            SKEWS: {host: round(skew.total_seconds()) for host, skew in agent.skews.items() if kept},
         },
         "profiles": [_profile(profile, now, kept=kept) for profile in profiles],
     }
@@ -161,6 +173,18 @@ def to_file(agent: AgentStatus, profiles: tuple[ProfileStatus, ...], now: dateti
     return result
 
 
+def parse(content: bytes) -> tuple[AgentStatus, tuple[ProfileStatus, ...]]:
+    """Return what a file holds that the agent wrote.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return from_file(json.loads(content))
+    except RecursionError as error:  # a great many brackets
+        raise ValueError("not a status document") from error
+
+
 def from_file(data: Any) -> tuple[AgentStatus, tuple[ProfileStatus, ...]]:
     """Return what `to_file` was given.
 
@@ -170,17 +194,18 @@ def from_file(data: Any) -> tuple[AgentStatus, tuple[ProfileStatus, ...]]:
     try:
         agent = data["agent"]
         known = AgentStatus(
-            version=str(agent["version"]),
+            version=_text(agent["version"]),
             pid=int(agent["pid"]),
             started_at=_required(agent["started_at"]),
-            config_path=str(agent["config"]["path"]),
+            config_path=_text(agent["config"]["path"]),
             loaded_at=parse_rfc3339(agent["config"]["loaded_at"]),
-            config_error=agent["config"]["error"],
+            config_error=_text_or_none(agent["config"]["error"]),
             mode="once" if agent.get("mode") == "once" else "run",
+            skews={_text(host): timedelta(seconds=_number(skew)) for host, skew in agent.get(SKEWS, {}).items()},
         )
         return known, tuple(_profile_from(entry) for entry in data["profiles"])
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"not a status document: {error!r}") from error
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError("not a status document") from error
 
 
 def _profile_from(entry: Mapping[str, Any]) -> ProfileStatus:
@@ -188,8 +213,8 @@ def _profile_from(entry: Mapping[str, Any]) -> ProfileStatus:
     if entry["last_error"] and entry["last_error"]["kind"] not in get_args(Kind):
         raise ValueError("an error of an unknown kind")
     return ProfileStatus(
-        name=str(entry["name"]),
-        token_sha256=entry.get("token_sha256"),
+        name=_text(entry["name"]),
+        token_sha256=_text_or_none(entry.get("token_sha256")),
         consecutive_failures=int(entry["consecutive_failures"]),
         last_error=_record(LastError, entry["last_error"]),
         credential=_record(CredentialStatus, entry["credential"]),
@@ -206,9 +231,27 @@ def _record(kind: type[T], entry: Mapping[str, Any] | None) -> T | None:
     """Return the record that `_plain` made JSON of; instants are the fields `at`, `…_at` and `…_after`."""
     if entry is None:
         return None
-    if not all(value is None or isinstance(value, str | int) for value in entry.values()):
-        raise TypeError("a value in a value")
+    needed = {each.name for each in dataclasses.fields(kind) if each.default is dataclasses.MISSING}  # type: ignore[arg-type]  # all are dataclasses
+    for name, value in entry.items():
+        if value is not None or name in needed:
+            _number(value) if name == "exit_code" else _text(value)
     return kind(**{n: parse_rfc3339(v) if n == "at" or n.endswith(("_at", "_after")) else v for n, v in entry.items()})
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError("not a number")
+    return value
 
 
 def rfc3339(instant: datetime | None) -> str | None:

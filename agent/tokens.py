@@ -10,12 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import RejectedError
+from agent.harmless import line, mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, timedelta
 
     from agent.config.model import Expect
+
+LONGEST_SHOWN = 200
+"""Characters of a claim that are shown in an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,4 +122,12 @@ def _expect_claim(claims: Mapping[str, Any], claim: str, wanted: str | None, hin
     found = claims.get(claim)
     if wanted is None or found == wanted or (isinstance(found, list) and wanted in found):
         return
-    raise RejectedError(f"the token's {claim} is {found!r}, not {wanted!r}", hint=hint, code="expect")
+    raise RejectedError(f"the token's {claim} is {_shown(found)}, not {wanted!r}", hint=hint, code="expect")
+
+
+def _shown(value: Any) -> str:
+    """Return what a provider has put into a token as it may be shown: in one line, and never a secret it was sent."""
+    try:
+        return line(mask(line(repr(value))), LONGEST_SHOWN)
+    except RecursionError:
+        return "nested too deeply to be shown"

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
+
+    from tests.lab_helpers import Lab
 
 SKIP_NOTHING = "TOKEN_AGENT_SKIP_NOTHING"
 """Set where everything is installed that any test needs: what would be skipped there has failed."""
@@ -26,3 +28,19 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome, report.longrepr = "failed", f"{SKIP_NOTHING} is set, and this was skipped: {reason}"
     return report
+
+
+@pytest.fixture(scope="session")
+def laboratory() -> Iterator[Lab]:
+    """A real systemd for all tests of this process that need one; as they leave it."""
+    from tests.lab_helpers import lab  # noqa: PLC0415 - only those need what it imports
+
+    with lab() as made:
+        yield made
+
+
+@pytest.fixture
+def it(laboratory: Lab) -> Lab:
+    """The same, as it was before the first test."""
+    laboratory.reset()
+    return laboratory

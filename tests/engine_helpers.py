@@ -29,11 +29,14 @@ from tests.certificate_helpers import Pair, make_certificate
 from tests.emulator_helpers import InProcessTransport, in_process
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from agent.config.model import Config
+    from agent.clock import Clock
+    from agent.config.model import Config, Profile
     from agent.engine.progress import Progress
+    from agent.network.transport import Transport
+    from agent.workers import Workers
 
 CLIENT_ID = "ace7a10d-aaaa-4a01-8663-1440b6b78cb9"
 HOUR = timedelta(hours=1)
@@ -66,18 +69,55 @@ class Recorder:
         return [e for e in self.events if e["event"] == event and profile in (None, e.get("profile"))]
 
 
+def assemble(  # noqa: PLR0913 - what differs between the worlds of tests
+    config: Config,
+    clock: Clock,
+    log: object,
+    workers: Workers,
+    transport: Callable[[Profile], Transport],
+    *,
+    search_path: str,
+    random: Callable[[], float] = lambda: 0.5,
+    machine: str = "machine",
+) -> Services:
+    """Assemble the collaborators as `agent.commands.assembly` does, with another time, chance and network."""
+    logger = cast("Any", log)
+    board = Board(AgentStatus("test", 1, clock.now(), str(config.path), mode="run"), config.agent, clock, logger)
+    return Services(
+        clock=clock,
+        random=random,
+        machine=machine,
+        log=logger,
+        workers=workers,
+        gate=Gate(clock, random, config.agent.max_in_flight),
+        discovery=Discovery(clock),
+        transport=lambda profile, _trust: transport(profile),
+        board=board,
+        hooks=Hooks(clock, workers, board, logger, search_path),
+    )
+
+
 class World:
     """A machine: a directory with configuration and certificates, a provider, a clock."""
 
-    def __init__(self, loop: virtual.VirtualLoop, directory: Path, *, lifetime: timedelta = HOUR) -> None:
+    def __init__(
+        self,
+        loop: virtual.VirtualLoop,
+        directory: Path,
+        *,
+        lifetime: timedelta = HOUR,
+        start: datetime = virtual.START,
+    ) -> None:
         self.loop, self.directory = loop, directory
-        self.clock = virtual.VirtualClock(loop)
+        self.clock = virtual.VirtualClock(loop, start)
+        self.machine = "machine"
+        self.random: Callable[[], float] = lambda: 0.5
         self.log = Recorder(self.clock)
         self.provider = in_process(token_lifetime=lifetime)
         self.transport = InProcessTransport(self.provider, self.clock, advance=self._pass_time)
         self.services: Services
         self.supervisor: Supervisor
-        self.pair = make_certificate("app", not_after=virtual.START + timedelta(days=365))
+        self.pair = make_certificate("app", not_after=start + timedelta(days=365))
         self.register(self.pair)
         self.write("app.pem", self.pair.pem)
 
@@ -138,21 +178,18 @@ class World:
 
     def _assemble(self, config: Config) -> Services:
         workers = virtual.VirtualWorkers(config.agent.max_in_flight, self.loop)
-        status = AgentStatus("test", 1, self.clock.now(), str(config.path), mode="run")
         for directory in (config.agent.runtime_dir, config.agent.state_dir):
             directory.mkdir(exist_ok=True, mode=0o755)
-        board = Board(status, config.agent, self.clock, cast("Any", self.log))
-        self.services = Services(
-            clock=self.clock,
-            random=lambda: 0.5,
-            machine="machine",
-            log=cast("Any", self.log),
-            workers=workers,
-            gate=Gate(self.clock, lambda: 0.5, config.agent.max_in_flight),
-            discovery=Discovery(self.clock),
-            transport=lambda _profile, _trust: self.transport,
-            board=board,
-            hooks=Hooks(self.clock, workers, board, cast("Any", self.log), f"{self.directory}/bin:{SEARCH_PATH}"),
+        path = f"{self.directory}/bin:{SEARCH_PATH}"
+        self.services = assemble(
+            config,
+            self.clock,
+            self.log,
+            workers,
+            lambda _profile: self.transport,
+            search_path=path,
+            random=self.random,
+            machine=self.machine,
         )
         return self.services
 

@@ -1,8 +1,9 @@
 """A real systemd for tests: PID 1 of a container, with this program installed in it, and a provider beside it.
 
 The laboratory itself is a script that lies beside the checkout; where it, its tools or root's rights are missing,
-what needs it is skipped. Nothing here sleeps: `Lab.wait_until` asks again and again, and each question takes a
-process. Everything inside is gone when the laboratory is taken down.
+what needs it is skipped. $SYSTEMD_LAB_SUITE chooses Debian's release, and with it systemd's. Nothing here sleeps:
+`Lab.wait_until` asks again and again, and each question takes a process. Everything inside is gone when the laboratory
+is taken down.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -32,9 +33,11 @@ SCRIPT = ROOT.parent / "shared" / "systemd-lab" / "systemd-lab"
 DIRECTORY = Path(os.environ.get("SYSTEMD_LAB_DIR", "/var/tmp/systemd-lab"))
 SUITE = os.environ.get("SYSTEMD_LAB_SUITE", "bookworm")
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
+"""Of the releases whose tree may not be built yet."""
 PATIENCE = 20.0
 """Seconds; how long anything may take on a busy machine before a test calls it broken."""
 
+_TREE = DIRECTORY / "trees" / SUITE
 _AUTHORITY = "https://127.0.0.1:4430/contoso.onmicrosoft.com"
 _PROGRAM = """#!/usr/bin/python3
 import sys
@@ -54,6 +57,27 @@ print(urllib.request.urlopen(request).read().decode())
 """
 
 
+def python_inside() -> str:
+    """Return the version of the Python in the laboratory, empty if it is not known."""
+    try:
+        return (_TREE / "usr" / "bin" / "python3").readlink().name.removeprefix("python")
+    except OSError:
+        return PYTHONS.get(SUITE, "")
+
+
+def packages() -> Path | None:
+    """Return the installed packages that the laboratory can borrow, None if there are none.
+
+    They are for one version of Python: this process's own, those of an environment in the checkout (`.ci/setup`), or
+    what `.ci/lab-packages` has put into the laboratory's tree.
+    """
+    version = python_inside()
+    own = [Path(sysconfig.get_path("purelib"))] if version == sysconfig.get_python_version() else []
+    beside = sorted(ROOT.glob(f".venv*/lib/python{version}/site-packages"))
+    inside = _TREE / "opt" / "packages" / "lib" / f"python{version}" / "site-packages"
+    return next((path for path in (*own, *beside, inside) if (path / "msal").is_dir()), None)
+
+
 def missing() -> str:
     """Return what there is not, empty if a laboratory can be used."""
     if os.geteuid() != 0:
@@ -63,8 +87,8 @@ def missing() -> str:
     tools = [tool for tool in ("systemd-nspawn", "mmdebstrap", "nsenter") if not shutil.which(tool)]
     if tools:
         return f"not installed: {' '.join(tools)}"
-    if PYTHONS.get(SUITE) != sysconfig.get_python_version():
-        return f"{SUITE} has Python {PYTHONS.get(SUITE, '?')}, and its packages are borrowed from this one"
+    if packages() is None:
+        return f"{SUITE} has Python {python_inside() or '?'}, for which no packages are here: .ci/lab-packages {SUITE}"
     return ""
 
 
@@ -79,11 +103,13 @@ class Lab:
         name: of it.
         root: its root directory, seen from here.
         pair: the certificate that the provider knows.
+        units: what the test has added, to be stopped and removed after it.
     """
 
     name: str
     root: Path = Path("/nonexistent")
     pair: Pair = field(default_factory=current_certificate)
+    units: list[str] = field(default_factory=list)
 
     # ---- commands and files
 
@@ -102,6 +128,11 @@ class Lab:
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def as_user(self, user: str, *command: object) -> subprocess.CompletedProcess[str]:
+        """Run a command inside as another user, with all groups that user has."""
+        become = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups")
+        return self.sh(*become, *command, check=False)
 
     def path(self, inside: str) -> Path:
         """Return where a path of the laboratory is, seen from here."""
@@ -124,6 +155,10 @@ class Lab:
 
     # ---- units
 
+    def version(self) -> int:
+        """Return the version of systemd."""
+        return int(self.sh("systemctl", "--version").stdout.split()[1].partition(".")[0])
+
     def prop(self, name: str, unit: str = "token-agent") -> str:
         """Return a property of a unit."""
         return self.sh("systemctl", "show", unit, "-p", name, "--value").stdout.strip()
@@ -144,6 +179,34 @@ class Lab:
         self.write(f"/etc/systemd/system/{unit}.d/{name}.conf", text)
         self.sh("systemctl", "daemon-reload")
 
+    def add(self, units: Mapping[str, str], *start: str) -> None:
+        """Add units, by name, until the end of the test, and start some of them."""
+        for name, text in units.items():
+            self.write(f"/etc/systemd/system/{name}", text)
+        self.sh("systemctl", "daemon-reload")
+        self.units += dict.fromkeys((*units, *start))
+        if start:
+            self.sh("systemctl", "start", *start)
+
+    def add_examples(self, pair: str, instance: str = "") -> None:
+        """Add a path unit and its service that are shipped, and have the path watched."""
+        units = {f"{pair}.{kind}": self.example(f"{pair}.{kind}") for kind in ("path", "service")}
+        self.add(units, f"{pair}{instance}.path")
+
+    def users(self, *names: str) -> None:
+        """Have system users, each with a group of its own."""
+        for name in names:
+            self.sh("sh", "-c", f"getent passwd {name} >/dev/null || useradd -r -U {name}")
+
+    def remove_units(self) -> None:
+        """Stop and remove what was added, path units first: they would start their services again."""
+        for name in sorted(self.units, key=lambda name: not name.endswith(".path")):
+            if "@." not in name:
+                self.sh("systemctl", "stop", name, check=False)
+        for name in self.units:
+            self.path(f"/etc/systemd/system/{name}").unlink(missing_ok=True)
+        self.units.clear()
+
     def example(self, name: str) -> str:
         """Return one of the drop-ins and units that are shipped."""
         return (ROOT / "systemd" / "examples" / name).read_text()
@@ -155,6 +218,7 @@ class Lab:
 
     def reset(self) -> None:
         """Bring everything back to where it was before the first test."""
+        self.remove_units()
         self.sh("systemctl", "stop", "token-agent")
         self.sh("systemctl", "reset-failed")
         for inside in ("/run/token-agent", "/var/lib/token-agent", "/etc/systemd/system/token-agent.service.d"):
@@ -166,6 +230,9 @@ class Lab:
         self.configure()
 
     # ---- the agent and its provider
+
+    places: ClassVar = {"runtime_dir": "/run/token-agent", "state_dir": "/var/lib/token-agent"}
+    """[agent] by name, as it is by default, for commands that know nothing of the unit's environment."""
 
     def configure(self, *profiles: Mapping[str, Any], **agent: Any) -> None:
         """Write the configuration, by default of one profile that works."""
@@ -229,8 +296,7 @@ def lab() -> Iterator[Lab]:
     """Have a laboratory with a provider, and an agent that is installed but not started, while the block runs."""
     made = Lab(f"agent-{os.getpid()}-{uuid.uuid4().hex[:6]}")
     _build()
-    site = sysconfig.get_path("purelib")
-    binds = [f"--bind-ro={site}:/opt/token-agent/site", f"--bind-ro={ROOT}:/opt/token-agent/src"]
+    binds = [f"--bind-ro={packages()}:/opt/token-agent/site", f"--bind-ro={ROOT}:/opt/token-agent/src"]
     try:
         subprocess.run([SCRIPT, "up", made.name, *binds], check=True, capture_output=True, timeout=PATIENCE * 3)
         made.root = Path(_output("root", made.name))

@@ -1,7 +1,7 @@
 """Tries, from inside a sandbox, what the sandbox should refuse and what it must not; prints the outcomes as JSON.
 
 Runs alone under Debian's own Python, as the service's user within all its restrictions, or as root without any.
-An outcome is "ok", the name of an errno(3), or what was found.
+An outcome is "ok", the name of an errno(3) or of a signal, or what was found.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ import errno
 import json
 import mmap
 import os
+import platform
 import resource
+import signal
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +28,11 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 OWN = Path(os.environ.get("RUNTIME_DIRECTORY", "/run/control"))
 CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000
 ADDR_NO_RANDOMIZE = 0x0040000
+X32_GETPID = 0x40000000 | 39
+"""A system call of another architecture that every x86-64 kernel is asked for in the same way."""
+FUSE = os.makedev(10, 229)
+LEFT_BEHIND = 0x70616765
+"""The key of a segment of shared memory that root leaves; those of others differ by their numbers."""
 
 
 def outcome(attempt: Callable[[], Any]) -> Any:
@@ -75,7 +83,10 @@ def in_child(action: Callable[[], None]) -> None:
         except OSError as error:
             os._exit(error.errno or 255)
         os._exit(0)
-    if number := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+    number = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if number < 0:
+        raise OSError(signal.Signals(-number).name)
+    if number:
         raise OSError(number, os.strerror(number))
 
 
@@ -87,6 +98,11 @@ def suid() -> None:
         path.chmod(0o4700)
     finally:
         path.unlink()
+
+
+def namespace(kind: str) -> str:
+    """Return which namespace of a kind we are in."""
+    return str(Path(f"/proc/self/ns/{kind}").readlink())
 
 
 def made_mode() -> str:
@@ -124,6 +140,31 @@ def realtime() -> None:
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 
 
+def become_root() -> str:
+    """Run a set-user-ID program of root's, and return whom it was run as."""
+    return subprocess.run(["/opt/root-id", "-u"], text=True, capture_output=True, check=True).stdout.strip()
+
+
+def make_control_group() -> None:
+    path = Path(f"/sys/fs/cgroup/probe-{os.getpid()}")
+    path.mkdir()
+    path.rmdir()
+
+
+def make_device() -> None:
+    """Make a device that nobody but a file system in user space needs, where devices can be made."""
+    path = OWN / "device"
+    os.mknod(path, 0o600 | stat.S_IFCHR, FUSE)
+    path.unlink()
+
+
+def foreign_call() -> None:
+    """Call the kernel as another architecture does."""
+    if platform.machine() != "x86_64":
+        raise OSError(errno.ENOSYS, "unknown here")
+    in_child(lambda: call("syscall", X32_GETPID))
+
+
 def status_of(field: str) -> str:
     """Return a field of our own process status."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -135,12 +176,18 @@ ATTEMPTS: dict[str, Callable[[], Any]] = {
     "write /usr": lambda: write("/usr/probe"),
     "write /var/lib": lambda: write("/var/lib/probe"),
     "write /srv": lambda: write("/srv/probe"),
-    "write control groups": lambda: Path("/sys/fs/cgroup/probe").mkdir(),
+    "write control groups": make_control_group,
     "see a home": lambda: see("/home/somebody"),
     "see /tmp": lambda: see("/tmp/somebody"),
     "see devices": lambda: see("/dev/console"),
     "see processes": lambda: see("/proc/1"),
     "see the machine": lambda: see("/proc/meminfo"),
+    "see modules": lambda: see("/usr/lib/modules/somebody"),
+    "write kernel settings": lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("0") and None,
+    "make a device": make_device,
+    "foreign system call": foreign_call,
+    "leave shared memory": lambda: call("shmget", LEFT_BEHIND + os.geteuid(), 4096, 0o1600),
+    "become root": become_root,
     "host name": lambda: in_child(lambda: call("sethostname", b"lab", 3)),
     "user namespace": lambda: in_child(lambda: call("unshare", CLONE_NEWUSER)),
     "mount namespace": lambda: in_child(lambda: call("unshare", CLONE_NEWNS)),
@@ -158,7 +205,9 @@ ATTEMPTS: dict[str, Callable[[], Any]] = {
     "no new privileges": lambda: status_of("NoNewPrivs"),
     "mode of a new file": made_mode,
     "user": os.geteuid,
-    "namespaces": lambda: {name: str(Path(f"/proc/self/ns/{name}").readlink()) for name in ("ipc", "mnt", "uts")},
+    "ipc namespace": lambda: namespace("ipc"),
+    "mnt namespace": lambda: namespace("mnt"),
+    "uts namespace": lambda: namespace("uts"),
     "write own directory": lambda: write(f"{OWN}/probe"),
     "write state": lambda: write(f"{os.environ.get('STATE_DIRECTORY', '/run/control')}/probe"),
     "write private /tmp": lambda: write("/tmp/probe"),

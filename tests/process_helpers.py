@@ -24,7 +24,7 @@ from tests import emulator_helpers
 from tests.certificate_helpers import CLIENT_ID, Pair, make_certificate, pool_key, written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tests.emulator_helpers import Handle
 
@@ -65,11 +65,14 @@ def sabotage(directory: Path, code: str) -> dict[str, str]:
 
 @contextmanager
 def start(
-    *arguments: object, environ: Mapping[str, str] | None = None, stderr: int = subprocess.PIPE
+    *arguments: object,
+    environ: Mapping[str, str] | None = None,
+    stderr: int = subprocess.PIPE,
+    command: Sequence[str] = COMMAND,
 ) -> Iterator[Running]:
     """Run the command beside the test; whatever happens, it has ended afterwards."""
     process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
+        [*command, *map(str, arguments)],
         env=environment(**(environ or {})),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

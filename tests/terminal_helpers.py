@@ -19,13 +19,14 @@ def on_terminal(*arguments: object, columns: int = 80) -> list[str]:
         [*COMMAND, *map(str, arguments)], env=environment(TERM="xterm"), stdout=its, stdin=subprocess.DEVNULL
     ) as process:
         os.close(its)
-        output = b"".join(iter(lambda: _read(ours), b""))
+        output = b"".join(iter(lambda: read(ours), b""))
         process.wait(PATIENCE)
     os.close(ours)
     return output.decode().splitlines()
 
 
-def _read(terminal: int) -> bytes:
+def read(terminal: int) -> bytes:
+    """Return what was written to a terminal, nothing at the end."""
     try:
         return os.read(terminal, 1 << 16)
     except OSError:  # Linux says EIO where nobody holds the other end any more

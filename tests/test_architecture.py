@@ -14,11 +14,12 @@ AGENT = ROOT / "agent"
 
 PURE = {
     "errors", "tokens", "schedule", "rotation", "config", "formats", "diagnosis", "aadsts", "harmless", "status",
-    "state", "words", "hookplan", "redaction", "headline",
+    "state", "words", "hookplan", "redaction", "headline", "health", "tally", "admission",
 }  # fmt: skip
 EDGES = {
-    "child", "clock", "control", "credentials", "files", "hooks", "journal", "lock", "log", "network", "output",
-    "pidfile", "reception", "streams", "systemd", "watching", "workers",
+    "child", "clock", "control", "credentials", "files", "hooks", "journal", "lock", "log", "memory", "metrics",
+    "network", "output", "pidfile", "reception", "serving", "sockets", "streams", "systemd", "watching",
+    "web", "workers",
 }  # fmt: skip
 """Each wraps one outside thing; they do not import one another, but all may read (`files`)."""
 ENGINE = {"engine"}
@@ -32,7 +33,18 @@ OWNERS = {
     "urllib3": set(),
     "http.client": {"network.connection"},
     "ssl": {"network.transport", "network.trust", "emulator"},
-    "socket": {"network", "commands", "doctor.network", "emulator", "control", "reception", "journal", "systemd"},
+    "socket": {
+        "network",
+        "commands",
+        "doctor.network",
+        "emulator",
+        "control",
+        "reception",
+        "sockets",
+        "journal",
+        "systemd",
+    },
+    "prometheus_client": {"metrics"},
     "cryptography": {"credentials", "emulator"},
     "watchfiles": {"watching.listener"},
     "subprocess": {"demo", "doctor.surroundings", "hooks"},
@@ -125,7 +137,15 @@ def test_nothing_of_the_agent_imports_what_stands_beside() -> None:
 
 def test_edges_do_not_import_one_another() -> None:
     """Each edge wraps one outside thing; few know the form of what another one handles, as `allowed` says."""
-    allowed = {("network", "credentials"), ("reception", "control"), ("control", "lock"), ("log", "journal")}
+    allowed = {
+        ("network", "credentials"),
+        ("reception", "control"),
+        ("reception", "serving"),
+        ("web", "serving"),
+        ("control", "sockets"),
+        ("control", "lock"),
+        ("log", "journal"),
+    }
     wrong = {
         (name_of(path), other)
         for path in modules()

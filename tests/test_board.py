@@ -219,10 +219,10 @@ def test_the_next_start_knows_the_records(ground: Path) -> None:
 
     async def save(desk: Desk) -> None:
         desk.board.remember("graph", RECORD)
-        assert desk.board.save()
+        assert await desk.board.save(desk.workers)
 
     async def restore(desk: Desk) -> None:
-        desk.board.restore()
+        await desk.board.restore(desk.workers)
         assert desk.board.records == {"graph": RECORD}
         assert desk.log.events == []
 
@@ -236,11 +236,12 @@ def test_a_damaged_state_is_said_and_done_without(ground: Path, content: bytes) 
     (ground / "state" / "state.json").write_bytes(content)
 
     async def restore(desk: Desk) -> None:
-        desk.board.restore()
+        await desk.board.restore(desk.workers)
         assert desk.board.records == {}
         (event,) = desk.log.named("state.unusable")
         assert event["path"] == str(desk.state_path)
         assert event["message"]
+        assert event["hint"]
 
     run(ground, restore, saving=False)
 
@@ -249,10 +250,10 @@ def test_without_a_state_nothing_is_said(ground: Path) -> None:
     """The first start finds no state file, which is no trouble; one that is no file, or enormous, is."""
 
     async def restore(desk: Desk) -> None:
-        desk.board.restore()
+        await desk.board.restore(desk.workers)
         assert (desk.board.records, desk.log.events) == ({}, [])
         desk.state_path.mkdir()
-        desk.board.restore()
+        await desk.board.restore(desk.workers)
         assert len(desk.log.named("state.unusable")) == 1
 
     run(ground, restore, saving=False)

@@ -8,6 +8,7 @@ That the search finds something is itself tested: on planted text, and on an age
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 from dataclasses import dataclass, field, replace
@@ -288,7 +289,9 @@ def run_agent(canaries: Canaries, style: str, environ: Mapping[str, str] | None 
     with start("run", "--config", config, environ=environ) as agent:
         document = wait_for_status(config, answered)
         command_line = Path(f"/proc/{agent.pid}/cmdline").read_bytes().decode()
-        surroundings = Path(f"/proc/{agent.pid}/environ").read_bytes().decode()
+        surroundings = ""
+        with contextlib.suppress(PermissionError):  # it is for root alone
+            surroundings = Path(f"/proc/{agent.pid}/environ").read_bytes().decode()
         assert agent.stop() == 0
     table = run("status", "--config", config)
     return {

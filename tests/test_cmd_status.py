@@ -134,6 +134,7 @@ def test_document(config: Path, running: None) -> None:
             "started_at": rfc3339(NOW - 60 * MINUTE),
             "running": True,
             "config": {"path": str(config), "loaded_at": rfc3339(NOW - 60 * MINUTE), "error": None},
+            "clock_skew_seconds": {},
         },
         "profiles": [
             {

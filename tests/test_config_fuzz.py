@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.config.complaints import TABLES
-from agent.config.load import load_config
 from agent.config.model import Config
-from agent.errors import ConfigurationError, OutputError
+from agent.errors import OutputError
 from agent.formats import template_problem
 from agent.peek import peek_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-MAIN, INCLUDED = Path("/etc/token-agent/config.toml"), Path("/etc/token-agent/conf.d/x.toml")
-ENVIRON = {"RUNTIME_DIRECTORY": "/run/x", "CREDENTIALS_DIRECTORY": "/c", "https_proxy": "http://p:1", "NO_PROXY": ".n"}
+from tests.fuzz import STEADY
+from tests.fuzz.inputs import ENVIRON, INCLUDED, MAIN, load
 
 
-def load(contents: Mapping[Path, bytes]) -> Config | list[str]:
-    """Load from memory, and check whatever problems there are."""
-
-    def read_bytes(path: Path) -> bytes:
-        if path not in contents:
-            raise FileNotFoundError(2, "No such file or directory", str(path))
-        return contents[path]
-
-    try:
-        config = load_config(MAIN, ENVIRON, read_bytes, lambda _directory, _pattern: [INCLUDED])
-    except ConfigurationError as error:
-        for problem in error.problems:
-            lines = contents[problem.file].decode(errors="replace").count("\n") + 1
-            assert problem.line is None or 1 <= problem.line <= lines
-            assert problem.message
-            assert str(problem).isprintable()
-        return [str(problem) for problem in error.problems]
-    assert isinstance(config, Config)
-    hash(config.profiles)
-    return config
-
-
+@settings(**STEADY)
 @given(st.binary(max_size=300))
 @example(b"\xff\xfe")
 @example(b"[[profile]]\r")
@@ -121,6 +94,7 @@ def document(tree: dict[str, Any]) -> bytes:
     return "".join(f"{key} = {toml(value)}\n" for key, value in tree.items()).encode()
 
 
+@settings(**STEADY)
 @given(documents, documents)
 @example({"agent": {"include": "\x1f"}}, {})
 def test_arbitrary_values_under_known_keys(main: dict[str, Any], included: dict[str, Any]) -> None:
@@ -128,6 +102,7 @@ def test_arbitrary_values_under_known_keys(main: dict[str, Any], included: dict[
     load({MAIN: document(main), INCLUDED: document(included)})
 
 
+@settings(**STEADY)
 @given(tables(profile_keys))
 def test_the_same_profile_is_equal(table: dict[str, Any]) -> None:
     """Loading the same text twice gives equal profiles, so that nothing is restarted; or the same problems."""
@@ -140,6 +115,7 @@ def test_the_same_profile_is_equal(table: dict[str, Any]) -> None:
         assert first == second
 
 
+@settings(**STEADY)
 @given(st.text(alphabet=st.sampled_from("{}ab_:!.cest[]ok n0"), max_size=40))
 def test_any_template(template: str) -> None:
     """Any text is a template or says why not."""

@@ -224,9 +224,9 @@ def test_warnings_for_what_deserves_a_look(tmp_path: Path) -> None:
     text += entry("c").replace('certificate = "graph.pem"', 'client_secret_file = "s"')
     text += entry("d").replace('certificate = "graph.pem"', 'federated = { managed_identity = "system" }')
     warnings = load(tmp_path, f'[agent]\nmetrics_listen = "127.0.0.1:9464"\n{text}').warnings
-    for word in ("metrics_listen", "client secret is the last resort", "managed_identity"):
+    for word in ("client secret is the last resort", "managed_identity"):
         assert sum(word in warning for warning in warnings) == 1, word
-    assert len(warnings) == 3
+    assert len(warnings) == 2
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:9464", "127.9.9.9:1", "[::1]:9464", "localhost:9464", "unix:m.sock"])

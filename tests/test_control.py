@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from agent import control, reception
+from agent import control, reception, serving
 from agent.errors import UnreachableError
 from tests.process_helpers import PATIENCE, environment
 
@@ -124,8 +124,7 @@ def test_left_over(tmp_path: Path) -> None:
         control.ask(tmp_path, {}, 1)
     with served(tmp_path):
         assert control.ask(tmp_path, {}, PATIENCE)["ok"]
-    control.remove(tmp_path)
-    control.remove(tmp_path)
+    (tmp_path / control.NAME).unlink()
     with pytest.raises(UnreachableError, match="no such socket"):
         control.ask(tmp_path, {}, 1)
 
@@ -192,7 +191,7 @@ def test_storm(tmp_path: Path) -> None:
 
     with served(tmp_path, big) as path:
         before = descriptors()
-        hanging = [connect(path) for _ in range(reception.SERVED - 2)]
+        hanging = [connect(path) for _ in range(serving.SERVED - 2)]
         for number, connection in enumerate(hanging):
             connection.sendall((b"", b'{"op": "', b'{"op": "big"}\n')[number % 3])  # says nothing, half, never listens
         messages = list(NONSENSE.values())
@@ -204,7 +203,7 @@ def test_storm(tmp_path: Path) -> None:
                     connection.send(messages[number % len(messages)])
         assert time.monotonic() - began < PATIENCE
         hanging += [connect(path) for _ in range(20)]
-        assert control.ask(tmp_path, {}, 2 * reception.TIME_LIMIT + PATIENCE)["ok"]
+        assert control.ask(tmp_path, {}, 2 * serving.TIME_LIMIT + PATIENCE)["ok"]
         for connection in hanging:
             connection.close()
         assert control.ask(tmp_path, {}, PATIENCE)["ok"]
@@ -214,12 +213,12 @@ def test_storm(tmp_path: Path) -> None:
 def test_those_who_say_nothing_hold_up_nobody(tmp_path: Path) -> None:
     """Many more silent connections than are served at once do not make a caller wait until their time is up."""
     with served(tmp_path) as path:
-        silent = [connect(path) for _ in range(5 * reception.SERVED)]
+        silent = [connect(path) for _ in range(5 * serving.SERVED)]
         silent[-1].sendall(b'{"op": ')  # half a request is none
         began = time.monotonic()
         for _ in range(5):
             assert control.ask(tmp_path, {}, PATIENCE)["ok"]
-        assert time.monotonic() - began < reception.TIME_LIMIT / 2
+        assert time.monotonic() - began < serving.TIME_LIMIT / 2
         for connection in silent:
             connection.close()
 
@@ -232,7 +231,7 @@ def test_served_at_once(tmp_path: Path) -> None:
     async def slow(_request: dict[str, Any]) -> control.Answer:
         state["now"] += 1
         state["most"] = max(state["most"], state["now"])
-        if state["now"] == reception.SERVED:
+        if state["now"] == serving.SERVED:
             full.set()
         await anyio.to_thread.run_sync(go.wait, limiter=anyio.CapacityLimiter(1))
         state["now"] -= 1
@@ -242,7 +241,7 @@ def test_served_at_once(tmp_path: Path) -> None:
     with served(tmp_path, slow):
         callers = [
             threading.Thread(target=lambda: answers.append(control.ask(tmp_path, {}, PATIENCE)))
-            for _ in range(reception.SERVED + 40)
+            for _ in range(serving.SERVED + 40)
         ]
         for caller in callers:
             caller.start()
@@ -250,8 +249,8 @@ def test_served_at_once(tmp_path: Path) -> None:
         go.set()
         for caller in callers:
             caller.join(PATIENCE)
-    assert state["most"] == reception.SERVED
-    assert answers == [{"ok": True}] * (reception.SERVED + 40)
+    assert state["most"] == serving.SERVED
+    assert answers == [{"ok": True}] * (serving.SERVED + 40)
 
 
 def test_no_descriptors_left(tmp_path: Path) -> None:
@@ -259,7 +258,7 @@ def test_no_descriptors_left(tmp_path: Path) -> None:
     code = """
 import sys, anyio, resource, threading, os
 from pathlib import Path
-from agent import control, reception
+from agent import control, reception, serving
 
 async def answer(request):
     return {"ok": True}

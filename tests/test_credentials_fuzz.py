@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agent.credentials import store as credentials
 from agent.errors import CredentialError
 from tests.certificate_helpers import NOW, certificate_profile, make_certificate, make_chain, written
+from tests.fuzz import STEADY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,14 +61,14 @@ def mutated(content: bytes, mutations: list[tuple[float, int]], cut: float) -> b
 @example(content=b"0\x80\x02\x01\x03", as_key=False)
 @example(content=b"MIIA", as_key=False)
 @example(content=b"MI" + b"A" * 5, as_key=False)
-@settings(deadline=None)
+@settings(**STEADY)
 def test_any_bytes(directory: Path, content: bytes, as_key: bool) -> None:  # noqa: FBT001 - hypothesis gives it
     """Random bytes."""
     load(directory, content, as_key=as_key)
 
 
 @given(body=st.binary(max_size=60), label=st.sampled_from(["CERTIFICATE", "PRIVATE KEY", "RSA PRIVATE KEY", "X Y"]))
-@settings(deadline=None)
+@settings(**STEADY)
 def test_any_blocks(directory: Path, body: bytes, label: str) -> None:
     """PEM blocks with anything in them."""
     block = f"-----BEGIN {label}-----\n".encode() + body + f"\n-----END {label}-----\n".encode()
@@ -75,7 +76,7 @@ def test_any_blocks(directory: Path, body: bytes, label: str) -> None:
 
 
 @given(mutations=MUTATIONS, cut=CUT, encrypted=st.booleans())
-@settings(deadline=None, max_examples=150)
+@settings(**STEADY, max_examples=150)
 def test_damaged_pem(directory: Path, mutations: list[tuple[float, int]], cut: float, encrypted: bool) -> None:  # noqa: FBT001 - hypothesis gives it
     """PEM files with a chain and a key, with bytes changed and the end cut off."""
     chain = make_chain()
@@ -84,7 +85,7 @@ def test_damaged_pem(directory: Path, mutations: list[tuple[float, int]], cut: f
 
 
 @given(mutations=MUTATIONS, cut=CUT, protected=st.booleans())
-@settings(deadline=None, max_examples=150)
+@settings(**STEADY, max_examples=150)
 def test_damaged_pfx(directory: Path, mutations: list[tuple[float, int]], cut: float, protected: bool) -> None:  # noqa: FBT001 - hypothesis gives it
     """PFX files, with bytes changed and the end cut off."""
     chain = make_chain()
@@ -92,7 +93,7 @@ def test_damaged_pfx(directory: Path, mutations: list[tuple[float, int]], cut: f
 
 
 @given(mutations=MUTATIONS)
-@settings(deadline=None, max_examples=200)
+@settings(**STEADY, max_examples=200)
 def test_damaged_der(directory: Path, mutations: list[tuple[float, int]]) -> None:
     """Certificates and keys in DER, where every changed byte goes right into the parsers."""
     pair = make_certificate()

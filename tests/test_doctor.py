@@ -150,6 +150,16 @@ def test_a_profile_that_fails(stage: Scene) -> None:
     assert "AADSTS700016" in of(found, "problem", "status")[0]
 
 
+def test_a_hook_that_fails(stage: Scene) -> None:
+    """A hook that failed is a warning that says how, while the token is fresh, and exits 0."""
+    config = stage.config(stage.profile(on_refresh={"command": ["/bin/false"], "min_interval": "0s"}))
+    with start("run", "--config", config):
+        wait_for_status(config, lambda document: fresh(document) and document["profiles"][0]["hook"]["error"])
+        code, found = doctor(config)
+    assert (code, of(found, "warning", "hook")) == (0, ["on_refresh failed: command: exit code 1"])
+    assert of(found, "ok", "status") == ["fresh, the token serves for 59 min"]
+
+
 def test_only_the_network(stage: Scene, agent: Running) -> None:
     """If nothing but the network is wrong the exit code is 75; with a local problem beside it, 78."""
     stage.provider.fault("drop", None)

@@ -279,8 +279,9 @@ def test_units_are_reloaded_by_one_command(tmp_path: Path) -> None:
 
 
 def test_systemctl_speaks_for_itself() -> None:
-    """Its last line is part of the error; a refusal names the way out; a job that takes long is not ordered again."""
-    refused = hookplan.reloaded(Outcome(1, "exit code 1", output=b"x\nFailed to reload x.service: Access denied\n"))
+    """What it says last is in the error; a refusal names the way out; a job that takes long is not ordered again."""
+    said = b"x\nFailed to reload x.service: Access denied\nSee system logs and 'systemctl status x' for details.\n"
+    refused = hookplan.reloaded(Outcome(1, "exit code 1", output=said))
     assert refused.reason == "exit code 1: Failed to reload x.service: Access denied"
     assert ".path" in refused.hint
     assert refused.again

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab_helpers import Lab, lab, needs_lab
+from tests.lab_helpers import needs_lab
 from tests.process_helpers import current_certificate
+from tests.test_unit_files import NEWER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.lab_helpers import Lab
 
 pytestmark = [needs_lab, pytest.mark.timeout(180)]
 
@@ -21,28 +21,8 @@ STOP_WITHIN = 2.0
 """Seconds, by the contract."""
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Lab]:
-    """A laboratory for all tests of this module."""
-    with lab() as made:
-        yield made
-
-
-@pytest.fixture
-def it(running: Lab) -> Lab:
-    """The laboratory, as it was before the first test."""
-    running.reset()
-    return running
-
-
 def pid(it: Lab) -> int:
     return int(it.prop("MainPID"))
-
-
-def as_user(it: Lab, user: str, path: str) -> int:
-    """Return the exit code of another user's attempt to read a file."""
-    command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "cat", path]
-    return it.sh(*command, check=False).returncode
 
 
 # Start
@@ -90,27 +70,27 @@ def test_configuration_error(it: Lab) -> None:
 
 def test_reader_of_a_group(it: Lab) -> None:
     """A token file that belongs to an application's group is read by its members, with no privilege for the agent."""
-    it.sh("sh", "-c", "getent passwd billing || useradd -r -U billing; getent passwd other || useradd -r -U other")
+    it.users("billing", "other")
     it.drop_in("groups", it.example("groups.conf"))
     it.configure(it.profile(token_file=[{"path": "graph.token", "group": "billing"}]))
     it.start()
     assert it.sh("stat", "-c", "%U:%G %a", "/run/token-agent/graph.token").stdout == "token-agent:billing 640\n"
-    assert as_user(it, "billing", "/run/token-agent/graph.token") == 0
-    assert as_user(it, "other", "/run/token-agent/graph.token") != 0
+    assert it.as_user("billing", "cat", "/run/token-agent/graph.token").returncode == 0
+    assert it.as_user("other", "cat", "/run/token-agent/graph.token").returncode
 
 
 def test_reader_by_acl(it: Lab) -> None:
     """A reader named in the profile reads the file by an ACL, which needs no privilege and no membership."""
-    it.sh("sh", "-c", "getent passwd billing || useradd -r -U billing; getent passwd other || useradd -r -U other")
+    it.users("billing", "other")
     it.configure(it.profile(token_file=[{"path": "graph.token", "readers": ["user:other"]}]))
     it.start()
-    assert as_user(it, "other", "/run/token-agent/graph.token") == 0
-    assert as_user(it, "billing", "/run/token-agent/graph.token") != 0
+    assert it.as_user("other", "cat", "/run/token-agent/graph.token").returncode == 0
+    assert it.as_user("billing", "cat", "/run/token-agent/graph.token").returncode
 
 
 def test_reader_as_owner(it: Lab) -> None:
     """With CAP_CHOWN from the drop-in, and not without, a token file may belong to another user."""
-    it.sh("sh", "-c", "getent passwd billing || useradd -r -U billing")
+    it.users("billing")
     it.configure(it.profile(token_file=[{"path": "graph.token", "owner": "billing", "group": "billing"}]))
     it.sh("systemctl", "start", "token-agent")
     it.wait_for("StatusText", "graph")
@@ -119,7 +99,7 @@ def test_reader_as_owner(it: Lab) -> None:
     it.sh("systemctl", "restart", "token-agent")
     it.wait_for("StatusText", "runway")
     assert it.sh("stat", "-c", "%U:%G", "/run/token-agent/graph.token").stdout == "billing:billing\n"
-    assert as_user(it, "billing", "/run/token-agent/graph.token") == 0
+    assert it.as_user("billing", "cat", "/run/token-agent/graph.token").returncode == 0
 
 
 def test_write_path(it: Lab) -> None:
@@ -195,12 +175,9 @@ def test_credential(it: Lab) -> None:
     it.write("/etc/token-agent/keys/graph.pem", it.pair.pem, mode=0o600)
     it.path("/etc/token-agent/keys").chmod(0o700)
     it.drop_in("credentials", it.example("credentials.conf"))
-    for name in ("token-agent-credentials.path", "token-agent-credentials.service"):
-        it.write(f"/etc/systemd/system/{name}", it.example(name))
-    it.sh("systemctl", "daemon-reload")
     it.configure(it.profile(certificate="${CREDENTIALS_DIRECTORY}/graph.pem"))
     it.start()
-    it.sh("systemctl", "start", "token-agent-credentials.path")
+    it.add_examples("token-agent-credentials")
     before, token, mark = pid(it), it.token(), it.mark()
     pair = current_certificate(number=1)
     it.register(pair)
@@ -210,7 +187,67 @@ def test_credential(it: Lab) -> None:
     assert loaded[-1]["TOKEN_AGENT_PATH"].startswith("/run/credentials/token-agent.service/")
     assert it.token() == token
     assert it.sh("token-agent", "refresh", "graph").returncode == 0
-    it.sh("systemctl", "stop", "token-agent-credentials.path")
+
+
+def test_credential_replaced_twice(it: Lab) -> None:
+    """A key that is replaced while the agent is being restarted for the one before is followed by another restart."""
+    it.write("/etc/token-agent/keys/graph.pem", it.pair.pem, mode=0o600)
+    it.drop_in("credentials", it.example("credentials.conf"))
+    it.drop_in("slow", "[Service]\nExecStartPost=/bin/sh -c 'until [ -e /run/go ]; do sleep 0.1; done'\n")
+    it.write("/run/go", "")
+    it.configure(it.profile(certificate="${CREDENTIALS_DIRECTORY}/graph.pem"))
+    it.start()
+    it.add_examples("token-agent-credentials")
+    it.path("/run/go").unlink()
+    first, second = current_certificate(number=1), current_certificate(number=2)
+    mark = it.mark()
+    for pair in (first, second):
+        it.register(pair)
+        it.write("/etc/token-agent/keys/graph.pem", pair.pem, mode=0o600)
+        if pair is first:
+            it.wait_until(lambda: it.journal("TOKEN_AGENT_EVENT=certificate.loaded", mark))
+    it.write("/run/go", "")
+    it.wait_until(lambda: it.prop("ActiveState", "token-agent-credentials.service") == "inactive")
+    used = [each["TOKEN_AGENT_THUMBPRINT"] for each in it.journal("TOKEN_AGENT_EVENT=certificate.loaded", mark)]
+    assert used == [first.thumbprint, second.thumbprint]
+    assert it.prop("ActiveState") == "active"
+
+
+def test_credential_reread(it: Lab) -> None:
+    """Where systemd can, a reload reads a replaced credential without a restart; elsewhere the old one serves on."""
+    it.write("/etc/token-agent/keys/graph.pem", it.pair.pem, mode=0o600)
+    for name in ("credentials", "credentials-reload"):
+        it.drop_in(name, it.example(f"{name}.conf"))
+    it.configure(it.profile(certificate="${CREDENTIALS_DIRECTORY}/graph.pem"))
+    it.start()
+    before, mark, pair = pid(it), it.mark(), current_certificate(number=1)
+    it.register(pair)
+    it.write("/etc/token-agent/keys/graph.pem", pair.pem, mode=0o600)
+    it.sh("systemctl", "reload", "token-agent")
+    if it.version() >= NEWER["credentials-reload.conf"]:
+        it.wait_until(lambda: it.journal("TOKEN_AGENT_EVENT=certificate.promoted", mark))
+    assert it.sh("token-agent", "refresh", "graph").returncode == 0
+    assert pid(it) == before
+
+
+# The line of `systemctl status`
+
+
+def test_status_line(it: Lab) -> None:
+    """`systemctl status` shows how many tokens are fresh, the worst trouble by name and code, and the runway."""
+
+    def line() -> str:
+        shown = it.sh("systemctl", "status", "token-agent", "--no-pager", check=False).stdout
+        return next((text.strip() for text in shown.splitlines() if text.strip().startswith("Status:")), "")
+
+    other = "22222222-2222-4222-8222-222222222222"
+    it.configure(it.profile(), it.profile("billing", client_id=other))
+    it.sh("systemctl", "start", "token-agent")
+    it.wait_until(lambda: line() == 'Status: "1 of 2 fresh, billing pending: AADSTS700016"')
+    it.configure(it.profile())
+    it.wait_until(lambda: line() == 'Status: "1 of 1 fresh, runway 59 min"')
+    it.write("/etc/token-agent/config.toml", "[agent]\nx = 1\n")
+    it.wait_until(lambda: line().startswith('Status: "1 of 1 fresh, configuration refused: /etc/token-agent/'))
 
 
 # The end
@@ -242,23 +279,37 @@ def test_watchdog_stopped_process(it: Lab) -> None:
     assert (it.token(), it.token_requests()) == (token, 1)
 
 
-WEDGED = """
-import os, threading
+FIRST_ONLY = """
+import os, sys
+sys.path[:0] = ["/opt/token-agent/src", "/opt/token-agent/site"]
 if not os.path.exists("/run/token-agent/once"):
-    import agent.engine.renewal as renewal
-    def wait(*arguments):
-        open("/run/token-agent/once", "w").close()
-        threading.Event().wait()
-    renewal.refresh_at = wait
+    open("/run/token-agent/once", "w").close()
 """
+WEDGED = {
+    "loop": """
+    import asyncio, threading
+    import agent.engine.renewal as renewal
+    refresh_at = renewal.refresh_at
+    def hang_soon(*arguments):
+        asyncio.get_running_loop().call_later(1, threading.Event().wait)  # once it is ready
+        return refresh_at(*arguments)
+    renewal.refresh_at = hang_soon
+""",
+    "sleeper": """
+    import datetime
+    import anyio
+    import agent.clock, agent.engine.herald as herald
+    agent.clock.SystemClock.sleep_until = lambda *arguments: anyio.sleep_forever()
+    herald.LATE = -datetime.timedelta(hours=2)  # long after it should have been awake, without waiting for that
+""",
+}
+"""What keeps the first agent from renewing, though its process is alive: all of it hangs, or it is never woken."""
 
 
-def test_watchdog_wedged_scheduler(it: Lab) -> None:
+@pytest.mark.parametrize("what", WEDGED)
+def test_watchdog_wedged_scheduler(it: Lab, what: str) -> None:
     """An agent whose scheduler hangs, though its process is alive, is replaced by the watchdog."""
-    it.write(
-        "/opt/wedge/sitecustomize.py",
-        f"import sys\nsys.path[:0] = ['/opt/token-agent/src', '/opt/token-agent/site']\n{WEDGED}",
-    )
+    it.write("/opt/wedge/sitecustomize.py", FIRST_ONLY + WEDGED[what])
     it.drop_in("watchdog", "[Service]\nWatchdogSec=1s\nRestartSec=0\nEnvironment=PYTHONPATH=/opt/wedge\n")
     mark = it.mark()
     it.sh("systemctl", "start", "token-agent")
@@ -331,39 +382,3 @@ def test_journal_lines(it: Lab) -> None:
     assert first == 'config.rejected reason="asked for"'
     assert [line.strip() for line in below] == entry["TOKEN_AGENT_MESSAGE"].split("\n")
     assert len(below) >= 2
-
-
-# Actions that need root
-
-
-BILLING = """
-[Service]
-ExecStart=/bin/sleep infinity
-ExecReload=/bin/sh -c 'cat /run/token-agent/graph.token >/run/reloaded'
-"""
-
-
-def test_hook_pair(it: Lab) -> None:
-    """The path unit and its service reload another service after each renewal, which the agent itself could not."""
-    for name in ("token-agent-hook@.path", "token-agent-hook@.service"):
-        it.write(f"/etc/systemd/system/{name}", it.example(name))
-    it.write("/etc/systemd/system/graph.service", BILLING)
-    it.sh("systemctl", "daemon-reload")
-    it.sh("systemctl", "start", "graph")
-    it.start()
-    it.sh("systemctl", "start", "token-agent-hook@graph.path")
-    for _ in range(2):
-        it.sh("token-agent", "refresh", "graph")
-        it.wait_until(lambda: it.path("/run/reloaded").exists() and it.path("/run/reloaded").read_text() == it.token())
-    assert it.prop("ActiveState", "token-agent-hook@graph.path") == "active"
-    it.sh("systemctl", "stop", "token-agent-hook@graph.path", "graph")
-
-
-def test_files_are_understood(it: Lab) -> None:
-    """This systemd understands all units and drop-ins that are shipped; newer settings only cost a warning."""
-    for name in ("groups", "owner", "write-paths", "credentials", "read-root-keys", "newer-systemd"):
-        it.drop_in(name, it.example(f"{name}.conf"))
-    assert it.prop("LoadState") == "loaded"
-    assert not json.loads(it.sh("systemctl", "--failed", "-o", "json").stdout)
-    assert it.prop("NeedDaemonReload") == "no"
-    assert it.prop("Type") == "notify"

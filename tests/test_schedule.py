@@ -81,9 +81,19 @@ def test_retry_after_is_honoured_up_to_an_hour(wish: int, kept: int) -> None:
     assert schedule.retry_at(NOW, 1, error, 0.0) == NOW + timedelta(seconds=kept)
 
 
+@given(st.integers(1, 1000), st.integers(1, 7200), unit)
+def test_those_sent_away_together_do_not_come_back_together(failures: int, seconds: int, jitter: float) -> None:
+    """After a Retry-After the back-off goes on as without one: never before its end, and spread alike."""
+    sent_away = TransientError("x", retry_after=timedelta(seconds=seconds))
+    late = schedule.pause(failures, sent_away, jitter) - timedelta(seconds=min(seconds, 3600))
+    assert late == schedule.pause(failures, TransientError("x"), jitter) - schedule.MIN_INTERVAL
+    assert timedelta(0) <= late < timedelta(seconds=59.01)
+
+
 def test_rejections_are_retried_every_five_minutes(tmp_path: Path) -> None:
-    """What a person must fix is asked again after five minutes, what lies on disk after seconds."""
-    assert schedule.retry_at(NOW, 7, RejectedError("x"), 0.9) == NOW + timedelta(minutes=5)
+    """What a person must fix is asked again after five minutes, a tenth more or less; files after seconds."""
+    tries = [schedule.pause(7, RejectedError("x"), jitter) for jitter in (0.0, 0.5, 0.999999)]
+    assert [round(each.total_seconds()) for each in tries] == [270, 300, 330]
     assert schedule.retry_at(NOW, 7, CredentialError(tmp_path, "x"), 0.9) == NOW + timedelta(seconds=10)
     assert schedule.retry_at(NOW, 1, OutputError(tmp_path, "x"), 0.0) == NOW + timedelta(seconds=1)
 

@@ -28,7 +28,9 @@ PROFILE = Profile.model_validate(KEYS)
 TOKEN = AccessToken(SECRET, "Bearer", NOW, NOW + timedelta(hours=1), timedelta(minutes=30))
 
 TEXT = st.text(max_size=30)
-PATHS = st.lists(st.text(st.characters(exclude_characters="\0"), max_size=20).map("/{}".format), max_size=3).map(tuple)
+PATHS = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20).map("/{}".format), max_size=3
+).map(tuple)
 INSTANTS = st.datetimes(datetime(1971, 1, 1), datetime(9000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - timezones
 RECORDS = st.builds(
     Record,

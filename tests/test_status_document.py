@@ -49,6 +49,7 @@ def test_the_document_is_the_contracts() -> None:
             "started_at": "2026-02-28T12:00:00Z",
             "running": True,
             "config": {"path": "/etc/token-agent/config.toml", "loaded_at": TIME, "error": "bad"},
+            "clock_skew_seconds": {},
         },
         "profiles": [
             {

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import anyio
 import pytest
 
-from agent.workers import Workers
+from agent.workers import StalledError, Workers
 
 
 def test_a_hanging_exchange_is_aborted_at_its_time_out() -> None:
@@ -120,20 +121,59 @@ def test_an_aborted_thread_has_ended_when_its_caller_goes_on() -> None:
 def test_a_thread_that_ends_after_the_loop_still_ends() -> None:
     """An abandoned thread finds the loop stopped or closed when it ends, and ends all the same."""
     for close_first in (False, True):
-        loop, release, threads = asyncio.new_event_loop(), threading.Event(), set(threading.enumerate())
+        loop, release, threads = asyncio.new_event_loop(), threading.Event(), _threads()
 
         async def give_up(release: threading.Event = release) -> None:
             with anyio.move_on_after(0.01):
                 await Workers(1).network(lambda: (release.wait, lambda: None), 5)
 
         loop.run_until_complete(give_up())
-        (thread,) = set(threading.enumerate()) - threads
+        (thread,) = _threads() - threads
         if close_first:
             loop.close()
         release.set()
-        thread.join(10)
-        assert not thread.is_alive()
+        deadline = time.monotonic() + 10
+        while thread in _threads():
+            assert time.monotonic() < deadline
         loop.close()
+
+
+def _threads() -> set[str]:
+    return {path.name for path in Path("/proc/self/task").iterdir()}
+
+
+def test_a_place_that_does_not_answer_costs_itself_only() -> None:
+    """Its thread is given up and no second one tried there; other places go on, and it does when it answers again."""
+    release, runs = threading.Event(), []
+    frozen, good = Path("/frozen"), Path("/good")
+
+    def stuck() -> str:
+        runs.append(1)
+        release.wait()
+        return "late"
+
+    async def main() -> None:
+        pool = Workers(1)
+        works = [(frozen, stuck), (good, lambda: "good"), (frozenset({good, frozen}), lambda: "both")]
+        found = await pool.disk_each(works)
+        assert [str(each) if isinstance(each, str) else type(each) for each in found] == [
+            StalledError,
+            "good",
+            StalledError,
+        ]
+        assert pool.stalled == {frozen}
+        for _ in range(2 * Workers.DISK_THREADS):
+            with pytest.raises(StalledError):
+                await pool.disk(stuck, at=frozen)
+        assert len(runs) == 2  # with the others in one thread, and by itself
+        assert await pool.disk(lambda: "other", at=good) == "other"
+        news = pool.news
+        release.set()
+        await news.wait()
+        assert not pool.stalled
+        assert await pool.disk(stuck, at=frozen) == "late"
+
+    anyio.run(main)
 
 
 STUCK = """

@@ -39,7 +39,7 @@ class _Selector(selectors.DefaultSelector):
             return super().select(REAL_WAIT)
         if timeout is None:
             raise RuntimeError("everything waits, and nothing will ever happen")
-        self.loop.elapsed += max(timeout, 0.0)
+        self.loop.advance(max(timeout, 0.0))
         return []
 
 
@@ -57,6 +57,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.elapsed
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass in which nothing happens."""
+        self.elapsed += seconds
 
     def wait_in_thread(self, delta: timedelta) -> None:
         """Block the calling network thread until so much virtual time has passed, or its work is given up."""

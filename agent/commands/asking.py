@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent import control, files, lock
+from agent import control, files, lock, status
 from agent.commands import common
 from agent.errors import UnreachableError
 from agent.peek import peek_settings
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from agent.control import Answer
 
+EXIT_CODES = (2, 69, 75, 77, 78)
+"""Of requests that are refused."""
+ERROR_KEYS = ("kind", "message", "hint", "code")
+_TIMES = ("acquired_at", "expires_at")
 EXIT_BY_KIND = {"configuration": 78, "output": 78, "rejected": 77, "transient": 75}
 PATIENCE = 600.0
 """Seconds for an answer; the agent's own time limits are shorter, an operator's patience as well."""
@@ -88,26 +92,63 @@ def accept(answer: Answer) -> Answer:
     if answer["ok"]:
         return answer
     if "unknown" in answer:
-        raise unknown(answer["unknown"], answer["known"])
-    problems = answer.get("problems") or []
+        raise unknown(_texts(answer["unknown"]), _texts(answer.get("known")))
+    problems = _texts(answer.get("problems"))
     for problem in problems:
-        say(common.printable(str(problem)))
+        say(common.printable(problem))
     code = answer.get("exit_code")
-    exit_code = code if isinstance(code, int) else 69
+    exit_code = code if isinstance(code, int) and code in EXIT_CODES else 69
     if problems:
         count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
         raise failed(f"refused: the configuration has {count}; what is running stays as it is", exit_code)
-    raise failed(str(answer.get("message")), exit_code, str(answer.get("hint") or ""))
+    message, hint = (text if isinstance(text := answer.get(key), str) else "" for key in ("message", "hint"))
+    raise failed(message or "refused without a reason", exit_code, hint)
+
+
+def outcomes(answer: Answer, *names: str) -> dict[str, Answer]:
+    """Return how profiles stand by an answer to `refresh`, those named among them.
+
+    Raises:
+        UnreachableError: the answer tells something else.
+    """
+    profiles = answer.get("profiles")
+    if not isinstance(profiles, dict) or set(names) - profiles.keys() or not all(map(_is_outcome, profiles.values())):
+        hint = "is it of another version than this command? restart it"
+        raise UnreachableError("the running agent answered something else than was asked for", hint=hint)
+    return profiles
+
+
+def _is_outcome(value: Any) -> bool:
+    """Tell whether a value is what an agent tells of a profile: text or nothing under each of the names."""
+    if not isinstance(value, dict) or not _are_texts(value, *_TIMES, "token_sha256", "state") or "error" not in value:
+        return False
+    error = value["error"]
+    if error is not None and not (isinstance(error, dict) and _are_texts(error, *ERROR_KEYS) and error["message"]):
+        return False
+    try:
+        return all(status.parse_rfc3339(value[key]) or True for key in _TIMES)
+    except ValueError:
+        return False
+
+
+def _are_texts(value: dict[Any, Any], *keys: str) -> bool:
+    return all(key in value and (value[key] is None or isinstance(value[key], str)) for key in keys)
+
+
+def _texts(value: object) -> list[str]:
+    """Return the texts in a list; what others sent may be anything."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
 def unknown(names: Sequence[str], known: Sequence[str]) -> click.UsageError:
     """Return the error of names that no profile has."""
-    return click.UsageError(f"no profile named {', '.join(names)}; known: {', '.join(known) or 'none'}")
+    named, all_known = (common.printable(", ".join(each)) for each in (names, known))
+    return click.UsageError(f"no profile named {named}; known: {all_known or 'none'}")
 
 
 def show_lines(answer: Answer) -> None:
     """Print the lines of an answer, and what deserves a look."""
-    for line in answer.get("lines", ()):
-        click.echo(common.printable(str(line)))
-    for warning in answer.get("warnings", ()):
-        say(f"not used: {common.printable(str(warning))}")
+    for line in _texts(answer.get("lines")):
+        click.echo(common.printable(line))
+    for warning in _texts(answer.get("warnings")):
+        say(f"not used: {common.printable(warning)}")

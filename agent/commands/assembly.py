@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import random
 import socket
+import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from agent import __version__, files, hooks, lock, log
+from agent import __version__, files, hooks, lock, log, memory
 from agent.clock import SystemClock
+from agent.engine import foothold
 from agent.engine.board import Board
 from agent.engine.gate import Gate
 from agent.engine.hooking import Hooks
@@ -19,7 +21,7 @@ from agent.engine.services import Services, Transports
 from agent.network.entra import Discovery
 from agent.output import sink
 from agent.status import AgentStatus
-from agent.workers import Workers
+from agent.workers import PATIENCE, StalledError, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,18 +38,36 @@ def engine(config: Config, mode: Literal["run", "once"]) -> Iterator[Services]:
         BusyError: another agent holds it.
     """
     settings = config.agent
-    sink.make_directory(settings.runtime_dir, 0o755)
-    sink.make_directory(settings.state_dir, 0o700)
+    with _telling_if_stalled(settings.runtime_dir):
+        sink.make_directory(settings.runtime_dir, foothold.RUNTIME_MODE)
+    with _telling_if_stalled(settings.state_dir):
+        sink.make_directory(settings.state_dir, foothold.STATE_MODE)
     hooks.inherit_nothing()
-    with lock.hold(settings.runtime_dir):
+    memory.keep_private()
+    with lock.hold(settings.runtime_dir) as held:
         transports = Transports()
         try:
-            yield services(config, mode, transports)
+            yield services(config, mode, transports, held)
         finally:
             transports.close()
 
 
-def services(config: Config, mode: Literal["run", "once"], transports: Transports) -> Services:
+@contextmanager
+def _telling_if_stalled(path: Path) -> Iterator[None]:
+    """Say why nothing happens, should a disk not answer: the agent cannot start without its directories."""
+    fields = {"path": str(path), "message": str(StalledError().strerror), "hint": StalledError.hint}
+    timer = threading.Timer(PATIENCE, log.get_logger().error, ["disk.stalled"], fields)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def services(
+    config: Config, mode: Literal["run", "once"], transports: Transports, held: lock.Hold | None = None
+) -> Services:
     """Assemble the collaborators with the machine's own time, chance and network."""
     clock, logger = SystemClock(), log.get_logger()
     status = AgentStatus(
@@ -66,6 +86,7 @@ def services(config: Config, mode: Literal["run", "once"], transports: Transport
         transport=transports,
         board=board,
         hooks=Hooks(clock, workers, board, logger),
+        lock=held,
     )
 
 

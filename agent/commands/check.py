@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from agent.config.model import Config, Profile, TokenFile
     from agent.credentials.store import Credential
+    from agent.doctor.rights import Person
     from agent.engine.jobs import Job
     from agent.engine.services import Services
     from agent.errors import AgentError, CredentialError
@@ -35,18 +36,22 @@ if TYPE_CHECKING:
 def command(config: Path | None, *, online: bool) -> int:
     """Validate configuration, certificates, keys and output folders, and report all problems at once.
 
-    Changes nothing. Exit codes: 0 all is well; 78 a file or folder is wrong; with --online also 77 the provider
-    refuses, 75 it cannot be reached now.
+    Changes nothing. Root sees what the service's user would, if the service ran before. Exit codes: 0 all is well; 78
+    a file or folder is wrong; with --online also 77 the provider refuses, 75 it cannot be reached now.
     """
     from agent import log
-    from agent.commands import check_hook
+    from agent.commands import becoming, check_hook
     from agent.credentials.store import CredentialStore
     from agent.engine.jobs import load_job
     from agent.engine.reserving import reserved
 
-    loaded = common.read_config(config)
+    seen_by = becoming.service(config)
+    loaded = becoming.read_config(config, seen_by.environ)
     log.configure("error", "console", os.environ)
     report = Report(str(loaded.path))
+    if seen_by.person:
+        becoming.become(seen_by)
+        _introduce(seen_by.person, loaded, report)
     for warning in loaded.warnings:
         report.warning(warning)
     for key, error in _directories(loaded):
@@ -68,16 +73,16 @@ class Report:
     def __init__(self, subject: str) -> None:
         self.codes: set[int] = set()
         self.errors = self.warnings = 0
-        click.echo(f"configuration {subject}")
+        click.echo(f"configuration {common.printable(subject)}")
 
     def good(self, text: str) -> None:
         """Print something that is as it should be."""
-        click.echo(f"  ok       {text}")
+        click.echo(f"  ok       {common.printable(text)}")
 
     def warning(self, text: str) -> None:
         """Print something that works but deserves a look."""
         self.warnings += 1
-        click.echo(f"  warning  {text}", err=True)
+        click.echo(f"  warning  {common.printable(text)}", err=True)
 
     def error(self, error: AgentError, where: str = "") -> None:
         """Print something that is wrong, and how to mend it.
@@ -89,9 +94,10 @@ class Report:
         self.codes.add(error.exit_code)
         self.errors += 1
         sys.stdout.flush()  # keep the two streams in step where they end in one place
-        click.echo(f"  ERROR    {where}{': ' * bool(where)}{error.message}", err=True)
+        what = f"{where}{': ' * bool(where)}{error.message}"
+        click.echo(f"  ERROR    {common.printable(what)}", err=True)
         if error.hint:
-            click.echo(f"           hint: {error.hint}", err=True)
+            click.echo(f"           hint: {common.printable(error.hint)}", err=True)
 
     def answer(self, online: str | AgentError | None, profile: str) -> None:
         """Print what the provider said, if it was asked."""
@@ -110,6 +116,21 @@ class Report:
         else:
             click.echo(f"{count}: all is well{warned}")
         return max(self.codes, default=0)
+
+
+def _introduce(person: Person, config: Config, report: Report) -> None:
+    """Say as whom everything is checked, and whether that user may read the configuration at all."""
+    from agent.errors import ConfigurationError, Problem
+
+    report.good(f"checked as user {person.name}, who keeps {config.agent.runtime_dir}")
+    if os.access(config.path, os.R_OK):
+        return
+    message = f"user {person.name} may not read it"
+    if config.path == common.DEFAULT_CONFIG:
+        hint = f"chgrp {person.name} {config.path} && chmod 0640 {config.path}"
+        report.error(ConfigurationError((Problem(config.path, None, "", message, hint),)))
+    else:
+        report.warning(f"{config.path}: {message} where it is now")
 
 
 def _directories(config: Config) -> Iterator[tuple[str, AgentError]]:

@@ -6,7 +6,6 @@ They need ``status.json``, which everybody may read, and the token files; neithe
 from __future__ import annotations
 
 import functools
-import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -97,9 +96,10 @@ class Knowledge:
         except (FileNotFoundError, NotADirectoryError, ValueError):
             self._profiles, self._version = {}, ()
             self.problem = "no agent has run here yet"
-        except PermissionError as error:
+        except OSError as error:
             hint = "whoever waits for tokens has to be able to enter runtime_dir; usually it is 0755"
-            raise OutputError(self._path, error.strerror or "not permitted", hint=hint) from None
+            hint = hint if isinstance(error, PermissionError) else ""
+            raise OutputError(self._path, error.strerror or "cannot be read", hint=hint) from None
         if self._is_outdated():
             self.problem = "the agent is starting"
         return {} if self.problem else self._profiles
@@ -129,7 +129,7 @@ class Knowledge:
             raise asking.unknown(strange, every)
 
     def _read(self) -> None:
-        agent, profiles = status.from_file(json.loads(files.read_bytes(self._path, limit=64 << 20)))
+        agent, profiles = status.parse(files.read_bytes(self._path, limit=status.LARGEST))
         self._writer, self._profiles = str(agent.pid), {profile.name: profile for profile in profiles}
 
     def _is_outdated(self) -> bool:
@@ -161,7 +161,7 @@ def _exists(path: Path) -> bool:
         path.stat()
     except PermissionError:
         return True
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.commands import common
+from agent.commands import common, completing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ _INDENT = " " * 11
         "token-agent doctor --json | jq '.[] | select(.level == \"problem\")'",
     )
 )
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completing.profiles)
 @click.option("--user", "users", multiple=True, metavar="USER", help="A reader, by name or number; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list of all findings.")
 @common.config_option

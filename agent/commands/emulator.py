@@ -53,7 +53,7 @@ def _help() -> str:
     lines = common.examples(
         "token-agent emulator --state ./emulator",
         "token-agent emulator --listen 127.0.0.1:8443 --state ./emulator \\",
-        "    --app 11111111-1111-4111-8111-111111111111=graph.cer --token-lifetime 2m",
+        "    --app 11111111-1111-4111-8111-111111111111=graph.cer",
         "curl --cacert ./emulator/ca.pem URL/TENANT/discovery/v2.0/keys",
         'curl --json \'{"kind": "throttle", "count": 3}\' ADMIN_URL/faults',
         'curl --json \'[{"kind": "status"}, {"kind": "drop"}]\' ADMIN_URL/faults',

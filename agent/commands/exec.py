@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.commands import asking, common, consumer, held
+from agent.commands import asking, common, completing, consumer, held
 from agent.config.values import check_variable
 from agent.errors import AgentError, OutputError
 
@@ -30,15 +30,22 @@ def _variable(_context: click.Context, _parameter: click.Parameter, value: str |
     epilog=common.examples(
         "token-agent exec graph -- ./nightly-report.sh",
         "token-agent exec graph --env GRAPH_TOKEN -- terraform apply",
-        "token-agent exec billing --env TOKEN --restart-on-refresh -- billing -p 80",
+        "token-agent exec billing --env TOKEN --restart-on-refresh -- billing",
     )
 )
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=completing.profiles)
 @click.option("--env", "variable", metavar="VAR", callback=_variable, help="Put the token itself into this variable.")
 @click.option("--restart-on-refresh", is_flag=True, help="End CMD when the token changes, and start it anew.")
 @consumer.timeout_option
 @common.config_option
-@click.argument("argv", metavar="-- CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument(
+    "argv",
+    metavar="-- CMD...",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    shell_complete=completing.files,
+)
 def command(
     name: str,
     argv: tuple[str, ...],
@@ -54,7 +61,8 @@ def command(
     died of signal n. With --restart-on-refresh it gets SIGTERM when the token has changed, after 10 s SIGKILL, and
     is started again once whatever it had started is ended too; when it ends by itself, so do we. A token is never on a
     command line; in an environment it can be read by root and by CMD's own user, and ages: prefer TOKEN_FILE. In a
-    unit set KillMode=mixed, or systemd stops CMD itself as well, which then hears each signal twice.
+    unit set KillMode=mixed, or systemd stops CMD itself as well, which then hears each signal twice, and
+    SuccessExitStatus=143, or a stop that CMD dies of is taken for a failure.
 
     Exit codes: CMD's; 126 CMD cannot be executed; 127 it is not found; 2 there is no such profile; 75 no valid token
     in time; 69 the same, and no agent is running; 78 the token file cannot be read.

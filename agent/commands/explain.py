@@ -13,6 +13,8 @@ from agent.commands import common, layout
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from click.shell_completion import CompletionItem
+
     from agent.aadsts import Entry, Kind
 
 ERROR_PAGE = "https://login.microsoftonline.com/error?code={}"
@@ -57,6 +59,16 @@ _STATUS = re.compile(r"\bHTTP(?:/[0-9.]+)?[\s:]{1,3}(407|408|429|5[0-9]{2})(?![0
 _SCOPE = re.compile(r"\bscope '?([A-Za-z0-9][^\s'\"<>]{2,300}?)'? (?:is not|isn't) valid")
 
 
+def _codes(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return for a shell the codes that can be explained, with what they mean."""
+    from click.shell_completion import CompletionItem
+
+    from agent import aadsts
+
+    entries = {_title(name): entry.meaning for name, entry in aadsts.entries().items()}
+    return [CompletionItem(code, help=text) for code, text in entries.items() if code.startswith(incomplete)]
+
+
 @click.command(
     epilog=common.examples(
         "token-agent explain AADSTS700027",
@@ -67,7 +79,7 @@ _SCOPE = re.compile(r"\bscope '?([A-Za-z0-9][^\s'\"<>]{2,300}?)'? (?:is not|isn'
         "token-agent explain --list",
     )
 )
-@click.argument("text", nargs=-1, metavar="CODE | TEXT | -")
+@click.argument("text", nargs=-1, metavar="CODE | TEXT | -", shell_complete=_codes)
 @click.option("--list", "list_all", is_flag=True, help="List all codes that are known, one a line.")
 def command(text: tuple[str, ...], *, list_all: bool) -> int:
     """Explain an error of the provider: what it means, whether it passes by itself, and the fix.
@@ -122,6 +134,7 @@ def explain(names: Sequence[str], text: str, columns: int | None) -> Iterator[st
     from agent import aadsts
 
     known = aadsts.entries()
+    errors = list(dict.fromkeys(word for word in _WORD.findall(text.lower()) if word in known))
     for index, name in enumerate(names):
         if index:
             yield ""
@@ -130,7 +143,7 @@ def explain(names: Sequence[str], text: str, columns: int | None) -> Iterator[st
         elif name.startswith("HTTP "):
             yield from _status(name, columns)
         else:
-            yield from _unknown(name, text, columns)
+            yield from _unknown(name, errors, columns)
     if SCOPE_PROBLEMS.intersection(names):
         yield ""
         yield from SCOPES
@@ -160,14 +173,13 @@ def _status(name: str, columns: int | None) -> Iterator[str]:
     yield from layout.rows([("meaning", meaning), ("class", KINDS[kind]), ("fix", fix)], columns)
 
 
-def _unknown(name: str, text: str, columns: int | None) -> Iterator[str]:
-    """Yield what can be said of a code that is not in the catalogue."""
+def _unknown(name: str, errors: Sequence[str], columns: int | None) -> Iterator[str]:
+    """Yield what can be said of a code that is not in the catalogue, by the OAuth errors that stand beside it."""
     from agent import aadsts
 
     yield _title(name)
     pairs = [("meaning", "not known here; what follows is general advice")]
-    errors = [word for word in _WORD.findall(text.lower()) if word in aadsts.entries()]
-    for entry in filter(None, map(aadsts.lookup_error, dict.fromkeys(errors))):
+    for entry in filter(None, map(aadsts.lookup_error, errors)):
         pairs += [("class", f"by {entry.name}: {aadsts.KINDS[entry.kind]}"), ("fix", entry.fix_for(SUBJECT))]
     if not errors:
         pairs.append(("class", "going by the HTTP status: 429 and 5xx pass, 400 and 401 need a person"))

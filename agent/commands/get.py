@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent import formats, status, tokens, words
-from agent.commands import asking, common, consumer, held
+from agent.commands import asking, common, completing, consumer, held
 from agent.errors import UnreachableError
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ MARGIN = timedelta(seconds=5)
 @click.command(
     epilog=common.examples(
         "token-agent get graph | token-agent show -",
-        "token-agent get billing --format header | curl -H @- https://billing.test/",
+        "token-agent get billing --format header | curl -H @- https://api.test/",
         "token-agent get graph --min-valid 30m --format json",
     )
 )
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=completing.profiles)
 @consumer.min_valid_option
 @click.option(
     "--format",
@@ -131,8 +131,7 @@ def _refresh(knowledge: Knowledge, name: str, wish: Mapping[str, Any]) -> dict[s
             raise asking.unknown([name], list(known)) from None
         hint = f"{error.hint}; or write one with `token-agent once {name}`"
         raise UnreachableError(f"{name}: no token is good for long enough, and {error.message}", hint=hint) from None
-    outcome: dict[str, Any] = asking.accept(answer)["profiles"][name]
-    return outcome
+    return asking.outcomes(asking.accept(answer), name)[name]
 
 
 def _failed(name: str, error: Mapping[str, Any], found: Held | None, need: timedelta) -> click.exceptions.Exit:
@@ -141,7 +140,8 @@ def _failed(name: str, error: Mapping[str, Any], found: Held | None, need: timed
     left = found.left if found else timedelta(0)
     if left > timedelta(0):
         asking.say(f"{name}: good for {words.duration(left)} only, and {words.duration(need)} are asked for")
-    return asking.failed(f"{name}: {error['message']}{code}", asking.EXIT_BY_KIND.get(error["kind"], 75), error["hint"])
+    exit_code = asking.EXIT_BY_KIND.get(error["kind"], 75)
+    return asking.failed(f"{name}: {error['message']}{code}", exit_code, error["hint"] or "")
 
 
 def rendered(found: Held, form: str, name: str, config: Path | None) -> str:

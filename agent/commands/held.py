@@ -73,7 +73,7 @@ def read(profile: ProfileStatus, config: Path | None, prefer: str | None = None)
         try:
             if held := _read(file, profile.name, config):
                 return held
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # the latter for what can be no path
             continue
         except OSError as error:
             hint = "run this as a user who may read the token file" if isinstance(error, PermissionError) else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.commands import common
+from agent.commands import common, completing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ SEVERITY = (78, 77, 75, 1)
         "token-agent once graph --force   a new token now, due or not",
     )
 )
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completing.profiles)
 @click.option("--force", is_flag=True, help="Acquire also what is not due.")
 @common.config_option
 def command(names: tuple[str, ...], config: Path | None, *, force: bool) -> int:
@@ -87,11 +87,11 @@ def report(results: Mapping[str, Progress], hook_errors: Mapping[str, str | None
             click.echo(f"{name:{width}}  fresh until {token.expires_at:%Y-%m-%d %H:%M:%S} UTC")
             continue
         code = f" ({error.code})" if error and error.code and error.code not in error.message else ""
-        click.echo(f"{name:{width}}  failed: {error.message if error else 'unknown'}{code}", err=True)
+        click.echo(f"{name:{width}}  failed: {common.printable(error.message if error else 'unknown')}{code}", err=True)
         if error and error.hint:
-            click.echo(f"{'':{width}}  hint: {error.hint}", err=True)
+            click.echo(f"{'':{width}}  hint: {common.printable(error.hint)}", err=True)
     for name in (name for name in results if hook_errors.get(name)):
-        click.echo(f"{name:{width}}  on_refresh failed: {hook_errors[name]}", err=True)
+        click.echo(f"{name:{width}}  on_refresh failed: {common.printable(str(hook_errors[name]))}", err=True)
     return exit_code(results)
 
 

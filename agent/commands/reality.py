@@ -47,8 +47,8 @@ def _wrong(profile: ProfileStatus, now: datetime, *, running: bool) -> Iterator[
         except (FileNotFoundError, NotADirectoryError):
             yield f"{file.path}: the token file is missing"
             continue
-        except OSError:
-            continue  # we may not look there
+        except (OSError, ValueError):
+            continue  # we may not look there, or it can be no path
         changed_at = datetime.fromtimestamp(found.st_mtime, UTC)
         if _is_altered(file, found, str(profile.token_sha256)) and not (running and now - changed_at < GRACE):
             yield f"{file.path}: the token file was altered, and does not hold the token"
@@ -101,7 +101,7 @@ def _records(state_dir: Path) -> Mapping[str, Record]:
     from agent import state
 
     try:
-        return state.parse(files.read_bytes(state_dir / "state.json", limit=64 << 20))
+        return state.parse(files.read_bytes(state_dir / "state.json", limit=state.LARGEST))
     except (OSError, ValueError):
         return {}
 

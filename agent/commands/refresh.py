@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent import status
-from agent.commands import asking, common, consumer
+from agent.commands import asking, common, completing, consumer
 from agent.errors import UnreachableError
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ SEVERITY = (78, 77, 75)
 
 @click.command(
     epilog=common.examples(
-        "token-agent refresh graph    after a role was granted: the new token has it",
+        "token-agent refresh graph    after a role was granted: the token has it",
         "token-agent refresh graph billing",
-        "token-agent refresh --all    after an outage: do not wait for the next try",
+        "token-agent refresh --all    after an outage: no waiting for the next try",
     )
 )
-@click.argument("names", nargs=-1, metavar="NAME... | --all")
+@click.argument("names", nargs=-1, metavar="NAME... | --all", shell_complete=completing.profiles)
 @click.option("--all", "everything", is_flag=True, help="Refresh every profile.")
 @common.config_option
 def command(names: tuple[str, ...], config: Path | None, *, everything: bool) -> int:
@@ -48,11 +48,12 @@ def command(names: tuple[str, ...], config: Path | None, *, everything: bool) ->
     except UnreachableError:
         consumer.Knowledge(directory, config).reject_unknown(names)
         raise
-    return report(answer["profiles"])
+    return report(asking.outcomes(answer, *names))
 
 
 def report(profiles: Mapping[str, Any]) -> int:
     """Print how each profile stands, and return the exit code."""
+    profiles = {common.printable(name): outcome for name, outcome in profiles.items()}
     width = max(map(len, profiles), default=0)
     codes = set()
     for name, outcome in profiles.items():
@@ -62,7 +63,7 @@ def report(profiles: Mapping[str, Any]) -> int:
             continue
         codes.add(asking.EXIT_BY_KIND.get(error["kind"], 75))
         code = f" ({error['code']})" if error["code"] and error["code"] not in error["message"] else ""
-        click.echo(f"{name:{width}}  failed: {common.printable(error['message'])}{code}", err=True)
+        click.echo(f"{name:{width}}  failed: {common.printable(error['message'] + code)}", err=True)
         if error["hint"]:
             click.echo(f"{'':{width}}  hint: {common.printable(error['hint'])}", err=True)
         if outcome["state"] in ("fresh", "degraded"):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     epilog=common.examples(
         "token-agent reload                      do not wait for the watch",
         "token-agent plan && token-agent reload  see it first",
-        "ExecReload=/usr/bin/token-agent reload  systemctl reload tells of refusals",
+        "ExecReload=/usr/bin/token-agent reload  systemctl tells of refusals",
     )
 )
 @common.config_option

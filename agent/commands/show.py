@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent import files, formats, tokens, words
-from agent.commands import common, layout
+from agent.commands import common, completing, layout
 from agent.errors import ConfigurationError, OutputError
 from agent.harmless import line
 
@@ -56,7 +57,7 @@ class Source:
         "token-agent show graph --json | jq .claims.roles",
     )
 )
-@click.argument("what", metavar="NAME | FILE | -")
+@click.argument("what", metavar="NAME | FILE | -", shell_complete=completing.profiles_or_files)
 @click.option("--json", "as_json", is_flag=True, help='Print {"header": ..., "claims": ...}.')
 @common.config_option
 def command(what: str, config: Path | None, *, as_json: bool) -> int:
@@ -96,14 +97,15 @@ def find(what: str, config: Path | None) -> Source:
     try:
         profiles = {profile.name: profile for profile in common.read_config(config).profiles}
     except ConfigurationError:
-        if path.is_file():
+        if os.path.isfile(what):  # noqa: PTH113 - unlike Path's it does not fail for what can be no path
             return Source(path)
         raise
     if what in profiles:
         return Source(profiles[what].token_file[0].path, profiles[what])
-    if path.exists():
+    if os.path.exists(what):  # noqa: PTH110 - likewise
         return Source(path)
-    raise click.UsageError(f"no profile and no file named {line(what)}; the configuration has {', '.join(profiles)}")
+    known = ", ".join(profiles)
+    raise click.UsageError(f"no profile and no file named {line(what, 200)}; the configuration has {known}")
 
 
 def read(source: Source) -> bytes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent import files, lock, status, words
-from agent.commands import common, reality
+from agent.commands import common, completing, reality
 from agent.errors import ConfigurationError, OutputError
 from agent.peek import peek_settings
 
@@ -35,7 +35,7 @@ INTERVAL = 1.0
         "token-agent status >/dev/null || mail -s 'a token is not fresh' ops",
     )
 )
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completing.profiles)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--watch", is_flag=True, help="Show it again every second until interrupted.")
 @common.config_option
@@ -74,10 +74,10 @@ def _document(config: Path) -> Document:
     now = datetime.now(UTC)
     path = settings.runtime_dir / "status.json"
     try:
-        agent, profiles = status.from_file(json.loads(files.read_bytes(path, limit=64 << 20)))
+        agent, profiles = status.parse(files.read_bytes(path, limit=status.LARGEST))
     except (FileNotFoundError, NotADirectoryError):
         return _never_ran(config, now)
-    except (ValueError, RecursionError):
+    except ValueError:
         click.echo(f"token-agent: {path}: is damaged; taken as if no agent had run", err=True)
         return _never_ran(config, now)
     except OSError as error:
@@ -157,7 +157,8 @@ def table(document: Document, now: datetime) -> list[str]:
     for entry in document["profiles"]:
         not_after = (entry["credential"] or {}).get("not_after")
         upcoming = _next_try(entry, now) if document["agent"]["running"] else "-"
-        rows.append([entry["name"], entry["state"], _runway(entry), upcoming, (not_after or "-")[:10]])
+        name = common.printable(entry["name"])
+        rows.append([name, entry["state"], _runway(entry), upcoming, (not_after or "-")[:10]])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -209,8 +210,16 @@ def footer(document: Document, now: datetime) -> list[str]:
     if not agent["running"]:
         return ["", "no agent is running; nothing renews these tokens"]
     loaded_at = status.parse_rfc3339(agent["config"]["loaded_at"])
+    clock = [f"{common.printable(host)}: {_clock(seconds)}" for host, seconds in agent["clock_skew_seconds"].items()]
     read = f"; configuration read {words.relative(min(loaded_at - now, timedelta(0)))}" if loaded_at else ""
-    return ["", f"agent {agent['version']} running, pid {agent['pid']}{read}"]
+    return ["", *clock, f"agent {common.printable(agent['version'])} running, pid {agent['pid']}{read}"]
+
+
+def _clock(seconds: int) -> str:
+    """Say how far the clock is off, and what to do."""
+    from agent import diagnosis
+
+    return f"{diagnosis.clock_is_off(timedelta(seconds=seconds))}: {diagnosis.SET_CLOCK}"
 
 
 def refusal(document: Document) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.commands import asking, common, consumer
+from agent.commands import asking, common, completing, consumer
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     epilog=common.examples(
         "token-agent wait graph billing",
         "token-agent wait graph --min-valid 10m --timeout 2m",
-        "ExecStartPre=/usr/bin/token-agent wait billing   in a unit that also has",
-        "                                                 After=token-agent.service",
+        "ExecStartPre=/usr/bin/token-agent wait billing  in a unit that also has",
+        "                                                After=token-agent.service",
     )
 )
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completing.profiles)
 @consumer.min_valid_option
 @consumer.timeout_option
 @common.config_option

@@ -90,6 +90,8 @@ def _complaint(model: type[Model], detail: ErrorDetails) -> Complaint:
     message = _MESSAGES.get(detail["type"], "")
     if detail["type"] == "model_type" and _names(key)[-1:] == ("certificate",):
         message = "must be a path in quotes, a table, or a list of these, not {found}"
+    if detail["type"] == "float_type" and type(detail["input"]) is int:
+        message = "must be a number of fewer digits"
     if detail["type"] == "int_type" and isinstance(detail["input"], float):
         message = "must be a whole number, without a decimal point"
     context = {name: _quoted(value) for name, value in detail.get("ctx", {}).items()}

@@ -45,17 +45,9 @@ def _target(value: object, info: ValidationInfo) -> object:
 
 
 def _pattern(value: object, info: ValidationInfo) -> object:
-    """Make a glob pattern absolute; what is special in the directory it starts from stands for itself."""
-    if not isinstance(value, str):
-        return value
-    if not value or "\0" in value:
-        raise ValueError("a pattern may not be empty or hold a NUL")
-    text = values.expand_variable(str(value), _variables(info))
-    if value.startswith("/"):
-        return text
-    rest = value.partition("}")[2] if value.startswith("$") else text
-    base = text.removesuffix(rest) or str(_base(value))
-    return f"{values.quote_pattern(base).rstrip('/')}/{rest.lstrip('/')}"
+    if isinstance(value, str):
+        return values.resolve_pattern(str(value), _variables(info), _base(value))
+    return value
 
 
 def _listed(value: object) -> object:

@@ -89,7 +89,7 @@ class _Loading:
             agent=settings,
             profiles=tuple(profiles),
             sources=tuple(dict.fromkeys([*(source.path for source in sources), *self.templates])),
-            warnings=tuple(_warnings(settings, profiles)),
+            warnings=tuple(_warnings(profiles)),
         )
 
     def _sorted(self, files: list[Source | Problem]) -> list[Problem]:
@@ -242,14 +242,9 @@ class _Loading:
             self.problems.append(draft.problem(Complaint(key, message, "each token file has a path of its own")))
 
 
-def _warnings(settings: AgentSettings, profiles: list[Profile]) -> Iterator[str]:
+def _warnings(profiles: list[Profile]) -> Iterator[str]:
     """Yield what works but deserves a look."""
     if not profiles:
         yield "there is no profile yet: no file of `include` holds one"
     for profile in profiles:
         yield from rules.profile_warnings(profile)
-    later = {
-        "metrics_listen": settings.metrics_listen,
-        "metrics_textfile": settings.metrics_textfile,
-    }
-    yield from (f"{key} is checked but not acted upon by this version yet" for key, given in later.items() if given)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.config.locate import Lines
-from agent.config.values import Located
+from agent.config.values import Located, is_convoluted
 from agent.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def parse(path: Path, content: bytes) -> Source:
         ConfigurationError: it is not UTF-8 or not TOML; one problem, with its line.
     """
     text = _decode(path, content)
+    if is_convoluted(text):
+        raise _error(path, None, "tables and lists are nested too deeply")
     try:
         data = tomllib.loads(text)
     except RecursionError:

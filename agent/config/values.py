@@ -25,12 +25,22 @@ FILE_NAME_MAX = 255
 """Bytes in a file name (limits.h)."""
 
 _DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?")
+_CONVOLUTED = re.compile(r"""(?<![\w.-])(?:(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}""", re.ASCII)
 _LONGEST = 1e9
 """Seconds, some thirty years; also keeps sums within what a timedelta can hold."""
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _OWNERS = (4, 6)
 _GROUPS = (0, 4, 6)
 _OTHERS = (0, 4)
+
+
+def is_convoluted(text: str) -> bool:
+    """Tell whether a text that should be TOML has a key of a great many parts.
+
+    `tomllib` takes a time that grows with their square: hours for a file of a megabyte. No other text that could be
+    valid has such a row of words and dots, be it in a string.
+    """
+    return _CONVOLUTED.search(text) is not None
 
 
 class Located(str):
@@ -138,6 +148,22 @@ def shown(path: Path) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(path))
 
 
+def resolve_pattern(text: str, environ: Mapping[str, str], base: Path) -> str:
+    """Make a glob pattern absolute; what is special in the directory it starts from stands for itself.
+
+    Raises:
+        ValueError: it is empty, or begins with something that would have to be expanded.
+    """
+    if not text or "\0" in text:
+        raise ValueError("a pattern may not be empty or hold a NUL")
+    expanded = expand_variable(text, environ)
+    if text.startswith("/"):
+        return expanded
+    rest = text.partition("}")[2] if text.startswith("$") else expanded
+    start = expanded.removesuffix(rest) or str(base)
+    return f"{quote_pattern(start).rstrip('/')}/{rest.lstrip('/')}"
+
+
 _QUOTED = re.compile(r"\[([*?[])\]")
 
 
@@ -172,7 +198,7 @@ def parse_mode(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         if is_sensible(value):
             return value
-        digits = str(value)
+        digits = str(value) if 0 < value < 1000 else ""  # noqa: PLR2004 - three digits
         if re.fullmatch(r"[0-7]{3}", digits) and is_sensible(int(digits, 8)):
             raise ValueError(f'a mode is octal, and {digits} is decimal here: write "0{digits}" in quotes')
     raise ValueError('a mode is three octal digits in quotes, such as "0640"')

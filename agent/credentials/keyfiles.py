@@ -17,6 +17,7 @@ from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key, load_pem_private_key, pkcs12
 
+from agent.credentials import wrapping
 from agent.errors import CredentialError
 
 if TYPE_CHECKING:
@@ -31,13 +32,16 @@ UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, InternalError, x509.I
 PASSWORD_HINT = "name a file that holds the password: `password_file` (for `cert show`: --password-file)"  # noqa: S105
 TRY_HINT = "wrong password? one newline at its end is taken off; spaces count"
 COPY_HINT = "was it copied in full?"
+CHAIN_HINT = "leave only the certificate and those that lead from it to a root"
 
 # A body never runs over into the next block: a file of thousands of BEGIN lines takes linear time.
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----((?:[^-]|-(?!----))*)-----END \1-----")
 # PFX ::= SEQUENCE { version INTEGER (3), ... } (RFC 7292 4); its length in any form, BER's indefinite one included.
 _PFX = re.compile(rb"\x30(?:[\x00-\x80]|\x81.|\x82..|\x83...|\x84....)\x02\x01\x03", re.DOTALL)
-# MI is how any longer SEQUENCE of DER begins in base64.
-_BASE64 = re.compile(rb"\s*MI[A-Za-z0-9+/\s]+={0,2}\s*")
+MOST_CERTIFICATES = 100
+"""In one file: each may have to be compared with each."""
+LONGEST_NAME = 300
+"""Characters of a subject or issuer that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,7 @@ def parse(path: Path, content: bytes, password: bytes | None) -> Contents:
     Raises:
         CredentialError: empty, damaged, of no known form, or a PKCS#12 file that the password does not open.
     """
-    content = _plain(content)
+    content = wrapping.plain(content)
     if not content.strip():
         raise CredentialError(path, "is empty")
     with warnings.catch_warnings():
@@ -155,7 +159,7 @@ def parse(path: Path, content: bytes, password: bytes | None) -> Contents:
         warnings.simplefilter("ignore")
         if b"-----BEGIN " in content:
             return _pem(path, content, password)
-        content = _binary(content)
+        content = wrapping.binary(content)
         return _pkcs12(path, content, password) if _PFX.match(content) else _der(path, content, password)
 
 
@@ -184,24 +188,8 @@ def certificate_of(der: bytes) -> Certificate:
 
 def _harmless(text: str) -> str:
     """Write control characters as escapes: they would move the cursor, or begin a new line of a log."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _plain(content: bytes) -> bytes:
-    """Undo what PowerShell's redirection and Notepad do to text: UTF-16, and a byte order mark."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16", errors="replace").encode("ascii", errors="replace")
-    return content.removeprefix(b"\xef\xbb\xbf")
-
-
-def _binary(content: bytes) -> bytes:
-    """Decode bare base64: `az keyvault secret show` prints a PFX like that, and it ends up in files."""
-    if not _BASE64.fullmatch(content):
-        return content
-    try:
-        return base64.b64decode(content)
-    except ValueError:
-        return content
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LONGEST_NAME])
+    return shown if len(text) <= LONGEST_NAME else f"{shown}…"
 
 
 def _pem(path: Path, content: bytes, password: bytes | None) -> Contents:
@@ -210,6 +198,8 @@ def _pem(path: Path, content: bytes, password: bytes | None) -> Contents:
     if len(blocks) < content.count(b"-----BEGIN "):
         raise CredentialError(path, "is damaged: a BEGIN line has no matching END line", hint=COPY_HINT)
     bodies = [body for label, body in blocks if label in ("CERTIFICATE", "X509 CERTIFICATE")]
+    if len(bodies) > MOST_CERTIFICATES:
+        raise CredentialError(path, f"holds {len(bodies)} certificates; {MOST_CERTIFICATES} at most", hint=CHAIN_HINT)
     certificates = tuple(_pem_certificate(path, body, place) for place, body in enumerate(bodies, 1))
     keys = [block for block in blocks if block[0].endswith("PRIVATE KEY")]
     if len(keys) > 1:
@@ -232,7 +222,17 @@ def _pem_key(path: Path, label: str, body: bytes, password: bytes | None) -> Pri
     lines = b"\n".join(line.strip() for line in body.strip().splitlines())  # CRLF, and the indentation of YAML
     whole = f"-----BEGIN {label}-----\n".encode() + lines + f"\n-----END {label}-----\n".encode()
     damaged = CredentialError(path, "the private key is damaged, or of a kind unknown here", hint=COPY_HINT)
+    if excess := wrapping.excess(path, _decoded(body)):
+        return excess
     return _open_key(path, load_pem_private_key, whole, password) or damaged
+
+
+def _decoded(body: bytes) -> bytes:
+    """Return the bytes of a PEM block, empty where it is damaged, or has headers as only old ways to encrypt have."""
+    try:
+        return base64.b64decode(b"".join(body.split()), validate=True)
+    except ValueError:
+        return b""
 
 
 def _open_key(
@@ -261,12 +261,14 @@ def _open_key(
 
 def _pkcs12(path: Path, content: bytes, password: bytes | None) -> Contents:
     """Open a PFX (RFC 7292). Azure Key Vault's have no password; one that is given all the same is ignored."""
+    if excess := wrapping.excess(path, content):
+        raise excess
     found = _open_pkcs12(content, password) or _open_pkcs12(content, None)
     if found is None:
         lacking = "needs a password" if password is None else "is not opened by the password"
         hint = PASSWORD_HINT if password is None else TRY_HINT
         raise CredentialError(path, f"is a PKCS#12 file that {lacking} (or it is damaged)", hint=hint)
-    entries = (found.cert, *found.additional_certs)
+    entries = (found.cert, *found.additional_certs[:MOST_CERTIFICATES])
     try:
         ders = [entry.certificate.public_bytes(Encoding.DER) for entry in entries if entry]
         certificates = tuple(certificate_of(der) for der in ders)
@@ -288,7 +290,7 @@ def _der(path: Path, content: bytes, password: bytes | None) -> Contents:
     try:
         return Contents(path, (certificate_of(content),), None, ("CERTIFICATE",))
     except UNREADABLE:
-        key = _open_key(path, load_der_private_key, content, password)
+        key = wrapping.excess(path, content) or _open_key(path, load_der_private_key, content, password)
     if key is None:
         message = "is neither PEM nor PKCS#12 nor DER: no certificate and no key is in it"
         raise CredentialError(path, message, hint="is this the right file?")

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from agent.credentials.wrapping import MAX_BITS
 from agent.errors import CredentialError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MIN_BITS = 2048
 """Entra refuses shorter keys (AADSTS50032)."""
+LONGEST_CHAIN = 10
+"""Certificates; OpenSSL's own bound is not much higher, and real chains have three."""
 NEW_PAIR = "token-agent cert new --out DIR --subject CN=NAME makes a pair that Entra takes"
 
 
@@ -87,6 +90,9 @@ def _suitable(path: Path, key: PrivateKeyTypes) -> rsa.RSAPrivateKey:
     if key.key_size < MIN_BITS:
         message = f"the private key has {key.key_size} bits; Entra ID asks for at least {MIN_BITS}"
         raise CredentialError(path, message, hint=NEW_PAIR)
+    if key.key_size > MAX_BITS:
+        message = f"the private key has {key.key_size} bits; each signature would take minutes"
+        raise CredentialError(path, message, hint=NEW_PAIR)
     return key
 
 
@@ -141,7 +147,10 @@ def _chain(leaf: Certificate, certificates: Sequence[Certificate]) -> tuple[Cert
     """
     chain = [leaf]
     candidates = [each for each in certificates if each.der != leaf.der and not each.self_issued]
-    while not chain[-1].self_issued and (issuer := next((c for c in candidates if _issued(c, chain[-1])), None)):
+    while len(chain) < LONGEST_CHAIN and not chain[-1].self_issued:
+        issuer = next((each for each in candidates if _issued(each, chain[-1])), None)
+        if issuer is None:
+            break
         chain.append(issuer)
         candidates.remove(issuer)  # each once: two authorities may have certified each other
     return tuple(chain)

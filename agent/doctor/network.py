@@ -16,9 +16,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from agent import __version__, words
+from agent import __version__
 from agent.config.proxies import parse_proxy
-from agent.diagnosis import GREAT_SKEW, NOTABLE_SKEW, classify, parse_date, parse_retry_after
+from agent.diagnosis import GREAT_SKEW, NOTABLE_SKEW, classify, clock_is_off, parse_date, parse_retry_after
 from agent.doctor.findings import Topic
 from agent.errors import AcquisitionError, CredentialError, TransientError
 from agent.network import trust
@@ -174,8 +174,7 @@ class _Visit:
         if abs(skew) <= NOTABLE_SKEW:
             self._found.append(topic.ok("this machine's clock agrees with the provider's"))
             return
-        where = "ahead of" if skew > timedelta(0) else "behind"
-        text = f"this machine's clock is {words.duration(skew)} {where} the provider's"
+        text = clock_is_off(skew)
         fix = "set it right: timedatectl set-ntp true, or chronyc makestep"
         if abs(skew) > GREAT_SKEW:
             text = f"{text}: assertions are refused (AADSTS700024)"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent import files, lock, schedule, status, words
+from agent import files, hookplan, lock, schedule, status, words
 from agent.doctor import surroundings
 from agent.doctor.findings import Topic
 
@@ -49,7 +48,7 @@ def known(directory: Path) -> Known:
     """Return what can be known of the agent that keeps a runtime directory."""
     pid, path = lock.holder(directory), directory / "status.json"
     try:
-        agent, profiles = status.from_file(json.loads(files.read_bytes(path, limit=64 << 20)))
+        agent, profiles = status.parse(files.read_bytes(path, limit=status.LARGEST))
     except (FileNotFoundError, NotADirectoryError):
         return Known(directory, pid, problem=f"no agent has left a status in {directory}")
     except OSError as error:
@@ -124,7 +123,7 @@ def _ntp() -> Iterator[Finding]:
 
 
 def examine_profile(found: Known, name: str, now: datetime) -> Iterator[Finding]:
-    """Yield how fresh a profile is."""
+    """Yield how fresh a profile is, and whether who reads it was told."""
     topic = Topic.of_profile("status", name)
     profile = found.profiles.get(name)
     if profile is None:
@@ -133,6 +132,7 @@ def examine_profile(found: Known, name: str, now: datetime) -> Iterator[Finding]
         elif found.pid is None:
             yield topic.note(found.problem)
         return
+    yield from _hook(profile)
     state = status.state_of(profile, now, kept=found.kept)
     left = words.duration(schedule.runway(now, profile.expires_at))
     if state == "fresh":
@@ -146,6 +146,14 @@ def examine_profile(found: Known, name: str, now: datetime) -> Iterator[Finding]
         return
     passes = error is not None and error.kind == "transient" and found.pid is not None
     yield topic.problem(text, error.hint if error and error.hint else _fix(found), passes=passes)
+
+
+def _hook(profile: ProfileStatus) -> Iterator[Finding]:
+    topic, error = Topic.of_profile("hook", profile.name), profile.hook.error
+    if error:
+        more = f"journalctl TOKEN_AGENT_EVENT=hook.failed TOKEN_AGENT_PROFILE={profile.name} tells more"
+        fix = hookplan.UNPRIVILEGED if hookplan.is_refusal(error) else more
+        yield topic.warning(f"on_refresh failed: {error}", fix)
 
 
 def _fix(found: Known) -> str:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from agent.doctor.rights import Person
 
 UNIT = "token-agent.service"
-_PROPERTIES = "LoadState,ActiveState,SubState,NRestarts,Result,ExecMainStatus,User,Group,SupplementaryGroups,MainPID"
+_PROPERTIES = (
+    "LoadState,ActiveState,SubState,NRestarts,Result,ExecMainStatus,User,Group,SupplementaryGroups,MainPID,"
+    "AmbientCapabilities"
+)
 _PATIENCE = 10.0
 _OF_SYSTEMD = ("CREDENTIALS_DIRECTORY", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CONFIGURATION_DIRECTORY")
 _OF_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")

@@ -105,7 +105,7 @@ def parse(values: Mapping[str, Any]) -> Fault:
     if unknown := set(values) - known:
         raise ValueError(f"unknown key {min(unknown)!r} in a fault; known are {', '.join(sorted(known))}")
     kind = values.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}; not {kind!r}")
     values = {**values, "code": _code(values.get("code"))}
     for name in ("tenant", "client_id", "error", "thumbprint"):

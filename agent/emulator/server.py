@@ -227,7 +227,11 @@ class Emulator:
 
     def _administer(self, request: Request) -> Answer:
         # A name that merely resolves to loopback is a web page's trick (DNS rebinding), not a client of ours.
-        if urlsplit(f"//{request.headers.get('host', '')}").hostname not in HOSTS:
+        try:
+            host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        except ValueError:
+            host = None
+        if host not in HOSTS:
             return json_answer(403, {"error": "only by a loopback address"})
         with self._lock:
             return self.admin.answer(request)

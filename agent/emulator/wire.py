@@ -25,8 +25,12 @@ class Request:
 
     @property
     def segments(self) -> list[str]:
-        """The path in its parts, without the query."""
-        return [part for part in urlsplit(self.path).path.split("/") if part]
+        """The path in its parts, without the query; none of what is no URL."""
+        try:
+            path = urlsplit(self.path).path
+        except ValueError:
+            return []
+        return [part for part in path.split("/") if part]
 
     def form(self) -> dict[str, str]:
         """Return the fields of a form, of which no value is empty; of anything else: nothing."""

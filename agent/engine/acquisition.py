@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent import status, tokens
+from agent.engine import reach, timekeeping
+from agent.errors import AcquisitionError
 from agent.network import entra
+from agent.network.discovery import host
 from agent.network.transport import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
+    from agent.config.model import Profile
     from agent.credentials.store import Credential
     from agent.engine.jobs import Job
     from agent.engine.services import Services
@@ -24,8 +28,10 @@ async def acquire(job: Job, credential: Credential, services: Services, *, urgen
         TransientError, RejectedError, CredentialError: there is none.
     """
     profile = job.profile
-    if credential.lasting:  # the others are read, and so checked, at their use
+    if credential.lasting:
         credential.check(services.clock.now())
+    else:
+        await reach.prove_readable(credential, services.clock.now(), services)
     timeout = profile.timeout.total_seconds()
 
     def begin() -> tuple[Callable[[], entra.Acquired], Callable[[], None]]:
@@ -39,17 +45,30 @@ async def acquire(job: Job, credential: Credential, services: Services, *, urgen
 
     began = services.clock.boot()
     async with services.gate.admit((profile.authority_url, job.trust, profile.proxy), profile.name, urgent=urgent):
-        try:
-            acquired = await services.workers.network(begin, timeout)
-        except TimeoutError:
-            raise entra.timed_out(profile) from None
+        asked = services.clock.boot()
+        acquired = await _outcome(profile, services.workers.network(begin, timeout))
+        services.board.tally.exchanged(host(profile), services.clock.boot() - asked, acquired.skew)
+        timekeeping.measured(host(profile), acquired.skew, services)
+        if isinstance(acquired, AcquisitionError):
+            raise acquired
     tokens.check(acquired.token, profile.expect)
     _log(job, credential, acquired, services.clock.boot() - began, services)
     return acquired.token
 
 
+async def _outcome(profile: Profile, exchange: Awaitable[entra.Acquired]) -> entra.Acquired | AcquisitionError:
+    """Return what comes of an exchange; only one that is cut off, or was never begun, comes to nothing."""
+    try:
+        return await exchange
+    except TimeoutError:
+        return entra.timed_out(profile)
+    except AcquisitionError as error:
+        return error
+
+
 def _log(job: Job, credential: Credential, acquired: entra.Acquired, seconds: float, services: Services) -> None:
     token = acquired.token
+    services.board.tally.count("acquisitions", job.profile.name, "success")
     services.log.info(
         "token.acquired",
         profile=job.profile.name,

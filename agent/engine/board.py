@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,8 +18,11 @@ import anyio
 from agent import files, state, status
 from agent.errors import OutputError
 from agent.output import sink
+from agent.tally import Tally
+from agent.workers import StalledError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 STATUS_ACCESS = sink.Access(mode=0o644)
 STATE_ACCESS = sink.Access(mode=0o600)
+UNUSABLE_HINT = "nothing has to be done: every token is acquired anew, and the file is written anew"
 SAVE_INTERVAL = timedelta(milliseconds=50)
 RETRY_INTERVAL = timedelta(seconds=10)
 """After a disk that was full or read-only."""
@@ -41,7 +46,7 @@ class Board:
     """What is known of all profiles; touched by the event loop only.
 
     ``claimed`` are the paths of all configured token files: never deleted on behalf of a profile that left them;
-    ``reserved`` are the places, whatever their names, that are something's already.
+    ``reserved`` are the places, whatever their names, that are something's already; ``tally`` counts what happens.
     ``news`` is set, and replaced, at each change.
     """
 
@@ -53,12 +58,19 @@ class Board:
         self.records: dict[str, state.Record] = {}
         self.claimed: frozenset[Path] = frozenset()
         self.reserved = sink.Reserved()
+        self.tally = Tally()
         self._status_path = settings.runtime_dir / "status.json"
         self._state_path = settings.state_dir / "state.json"
         self._clock, self._log = clock, log
         self._changed = anyio.Event()
         self.news = anyio.Event()
         self._complaints: dict[Path, str] = {}
+        self._pause = anyio.CancelScope()
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """The files that this keeps."""
+        return self._status_path, self._state_path
 
     def update(self, name: str, **changes: Any) -> None:
         """Change what is known of a profile."""
@@ -104,14 +116,15 @@ class Board:
         self.news.set()
         self.news = anyio.Event()
 
-    def restore(self) -> None:
+    async def restore(self, workers: Workers) -> None:
         """Read the records of the last run; without them every token is acquired anew, which is safe."""
+        read = partial(files.read_bytes, self._state_path, limit=state.LARGEST)
         try:
-            self.records = state.parse(files.read_bytes(self._state_path, limit=64 << 20))
+            self.records = state.parse(await workers.disk(read, at=self._state_path.parent))
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            self._log.warning("state.unusable", path=str(self._state_path), message=str(error))
+            self._log.warning("state.unusable", path=str(self._state_path), message=str(error), hint=UNUSABLE_HINT)
 
     async def keep_saved(self, workers: Workers) -> None:
         """Save whenever something changed; runs until cancelled."""
@@ -119,26 +132,39 @@ class Board:
             await self._changed.wait()
             self._changed = anyio.Event()
             interval = SAVE_INTERVAL + SAVE_INTERVAL_PER_PROFILE * len(self.profiles)
-            if not await workers.disk(self.save):
+            if not await self.save(workers):
                 interval = max(interval, RETRY_INTERVAL)
                 self._changed.set()
-            await self._clock.sleep_until(self._clock.now() + interval)
+            with anyio.CancelScope() as self._pause:
+                await self._clock.sleep_until(self._clock.now() + interval)
 
-    def save(self) -> bool:
-        """Write both files, and return whether they are; may be called in a thread.
+    def save_anew(self) -> None:
+        """Save soon though nothing changed: the files are missing, and can be written again."""
+        self._touch()
+        self._pause.cancel()
 
-        A full or read-only disk costs the copy, never the tokens; said once.
+    async def save(self, workers: Workers) -> bool:
+        """Write both files, and return whether they are.
+
+        A full, read-only or hanging disk costs the copy, never the tokens; said once.
         """
-        profiles, records = tuple(self.profiles.values()), dict(self.records)
-        document = json.dumps(status.to_file(self.agent, profiles, self._clock.now()), indent=1).encode()
-        shown = self._write(self._status_path, document, STATUS_ACCESS, durable=False)
-        remembered = self._write(self._state_path, state.render(records), STATE_ACCESS, durable=True)
-        return shown and remembered
+        agent, profiles, records = self.agent, tuple(self.profiles.values()), dict(self.records)
 
-    def _write(self, path: Path, content: bytes, access: sink.Access, *, durable: bool) -> bool:
+        def write_status() -> None:
+            document = json.dumps(status.to_file(agent, profiles, self._clock.now()), indent=1).encode()
+            sink.write(self._status_path, document, STATUS_ACCESS, durable=False)
+
+        def write_state() -> None:
+            sink.write(self._state_path, state.render(records), STATE_ACCESS)
+
+        shown = await self._written(self._status_path, write_status, workers)
+        return await self._written(self._state_path, write_state, workers) and shown
+
+    async def _written(self, path: Path, write: Callable[[], None], workers: Workers) -> bool:
         try:
-            sink.write(path, content, access, durable=durable)
-        except OutputError as error:
+            await workers.disk(write, at=path.parent)
+        except (OutputError, StalledError) as caught:
+            error = caught if isinstance(caught, OutputError) else caught.of(path)
             if self._complaints.get(path) != error.message:
                 self._log.error("state.unsaved", message=error.message, hint=error.hint)
             self._complaints[path] = error.message

@@ -1,7 +1,5 @@
-"""One probe instead of a thousand: who may ask which provider now.
+"""One probe instead of a thousand: profiles pass, wait or are sent away as `admission` decides.
 
-While an authority works, its profiles go through freely. Until it has answered once, and again when it stops
-answering, one profile probes and the others share what it finds; the back-off then belongs to the authority.
 A profile never asks twice within a second, whatever restarts it.
 """
 
@@ -15,24 +13,22 @@ from typing import TYPE_CHECKING
 import anyio
 
 from agent import schedule
+from agent.admission import Standing
 from agent.errors import AcquisitionError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from agent.admission import Verdict
     from agent.clock import Clock
 
 
 @dataclass
 class _Authority:
-    """What is known of one provider as a whole; ``probe_at`` in seconds of boot time, which nobody can step."""
+    """One provider: how it stands, how many may ask at once, and who waits for a probe."""
 
     limiter: anyio.CapacityLimiter
-    working: bool = False
-    failures: int = 0
-    error: TransientError | None = None
-    probe_at: float = float("-inf")
-    probing: bool = False
+    standing: Standing = field(default_factory=Standing)
     settled: anyio.Event = field(default_factory=anyio.Event)
 
 
@@ -65,16 +61,11 @@ class Gate:
         known = self._authorities.get(authority)
         if known is None:
             known = self._authorities[authority] = _Authority(anyio.CapacityLimiter(self._share))
-        while not known.working:
-            if not known.probing:
-                if not urgent:
-                    self._raise_if_too_early(known)
-                async with self._probe(known):
-                    await self._pause(profile)
-                    yield
-                return
-            await known.settled.wait()
-            self._raise_if_too_early(known)
+        if await self._turn(known, urgent=urgent) == "probe":
+            async with self._probe(known):
+                await self._pause(profile)
+                yield
+            return
         async with known.limiter:
             await self._pause(profile)
             try:
@@ -84,57 +75,40 @@ class Gate:
                     self._failed(known, error)
                 raise
 
+    async def _turn(self, known: _Authority, *, urgent: bool) -> Verdict:
+        """Wait while somebody else probes, and return how to go on.
+
+        Raises:
+            TransientError: not now.
+        """
+        while (verdict := known.standing.verdict(self._clock.boot(), urgent=urgent)) == "wait":
+            await known.settled.wait()
+            urgent = False  # the probe was just now
+        if verdict == "later":
+            raise known.standing.shared(self._clock.boot())
+        return verdict
+
     @asynccontextmanager
     async def _probe(self, known: _Authority) -> AsyncIterator[None]:
         """Be the one who asks; whatever comes of it, those who wait are told."""
-        known.probing = True
+        known.standing.probing = True
         try:
             yield
         except AcquisitionError as error:
             if isinstance(error, TransientError) and error.unreachable:
                 self._failed(known, error)
             else:
-                self._works(known)  # an answer that says no is an answer
+                known.standing.answered()  # an answer that says no is an answer
             raise
         else:
-            self._works(known)
+            known.standing.answered()
         finally:
-            known.probing = False
+            known.standing.probing = False
             known.settled.set()
             known.settled = anyio.Event()
 
-    def _works(self, known: _Authority) -> None:
-        known.working, known.failures, known.error = True, 0, None
-
     def _failed(self, known: _Authority, error: TransientError) -> None:
-        """Note a failure; of several at the same time the first one counts.
-
-        From here on the authority's back-off is everybody's: the error tells when to come again.
-        """
-        now = self._clock.now()
-        if known.working or known.probing:
-            known.failures += 1
-            wait = schedule.retry_at(now, known.failures, error, self._random()) - now
-            known.probe_at = self._clock.boot() + wait.total_seconds()
-        known.working, known.error = False, error
-        error.retry_after = self._until_probe(known)
-
-    def _raise_if_too_early(self, known: _Authority) -> None:
-        """Share the failure that somebody else met, with the time until the next probe."""
-        wait = self._until_probe(known)
-        if known.working or known.error is None or wait <= timedelta(0):
-            return
-        raise TransientError(
-            known.error.message,
-            hint=known.error.hint,
-            code=known.error.code,
-            correlation_id=known.error.correlation_id,
-            retry_after=wait,
-            unreachable=True,
-        )
-
-    def _until_probe(self, known: _Authority) -> timedelta:
-        return timedelta(seconds=max(0.0, known.probe_at - self._clock.boot()))
+        known.standing.failed(self._clock.boot(), error, self._random())
 
     async def _pause(self, profile: str) -> None:
         """Keep a second between two requests of the same profile."""

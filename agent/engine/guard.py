@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from agent.watching import watch
+from agent.engine import reach
 from agent.watching.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agent.engine.crew import Crew
     from agent.engine.renewal import Keeper
     from agent.engine.services import Services
+    from agent.watching import watch
 
 PATIENCE = 5
 """Repairs in a row that are made at once."""
@@ -43,7 +44,7 @@ class _Fight:
             self.repairs = 0
         self.repairs += 1
         excess = self.repairs - PATIENCE
-        self.next_at = now + (min(LONGEST_PAUSE, 2.0**excess) if excess >= 0 else 0.0)
+        self.next_at = now + (min(LONGEST_PAUSE, 2.0 ** min(excess, 10)) if excess >= 0 else 0.0)
         return excess == 0
 
 
@@ -63,7 +64,7 @@ class Guard:
     async def keep(self, rescan_interval: Callable[[], timedelta]) -> None:
         """Keep all token files right until cancelled."""
         clock = self._services.clock
-        with Watcher(clock, self._services.workers.disk) as self._watcher:
+        with Watcher(clock, reach.watching(self._services)) as self._watcher:
             while True:
                 wait = min((fight.next_at - clock.boot() for fight in self._pending()), default=float("inf"))
                 interval = min(rescan_interval(), timedelta(seconds=max(0.0, min(wait, 3600.0))))
@@ -79,7 +80,7 @@ class Guard:
         """Compare once, and put right what differs."""
         async with self._exclusive:
             files = self._files()
-            now = await self._services.workers.disk(lambda: watch.fingerprints(files))
+            now = await reach.fingerprints(files, self._seen, self._services)
             right: dict[Path, watch.Fingerprint] = {}
             for keeper in {id(keeper): keeper for keeper in files.values()}.values():
                 own = {file.path: now[file.path] for file in keeper.job.profile.token_file}
@@ -88,6 +89,13 @@ class Guard:
                 if all(self._seen.get(path) == seen for path, seen in own.items()) or await self._is_right(keeper):
                     right |= own  # as they were seen before they were found to be right
             self._seen = right
+
+    async def publish(self) -> None:
+        """Write the tokens at once that could not be written; else each would wait for the end of its back-off."""
+        async with self._exclusive:
+            for keeper in self._crew.keepers:
+                if keeper.progress.unpublished:
+                    await self._crew.restart(keeper.job.profile.name)
 
     def _files(self) -> Mapping[Path, Keeper]:
         return {file.path: keeper for keeper in self._crew.keepers for file in keeper.job.profile.token_file}

@@ -13,6 +13,7 @@ from agent.headline import headline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
 
     from agent.engine.renewal import Keeper
     from agent.engine.services import Services
@@ -72,7 +73,7 @@ class Herald:
         interval = min(INTERVAL, (self._manager.watchdog or INTERVAL) / 2)
         while True:
             news = self._services.board.news
-            self._beat(alive=not self._is_wedged(keepers()))
+            self._beat(alive=not late(keepers(), self._services.clock.now()))
             with anyio.move_on_after(interval.total_seconds() - PAUSE):
                 await news.wait()
             await anyio.sleep(PAUSE)
@@ -92,7 +93,8 @@ class Herald:
         if self._manager.tell(*told):
             self._owed, self._line = False, line
 
-    def _is_wedged(self, keepers: Iterable[Keeper]) -> bool:
-        """Whether a keeper sleeps that should long be awake."""
-        now = self._services.clock.now()
-        return any(keeper.sleeps_until is not None and now - keeper.sleeps_until > LATE for keeper in keepers)
+
+def late(keepers: Iterable[Keeper], now: datetime) -> list[str]:
+    """Return whose keepers sleep that should long be awake: with them, something in here is wedged."""
+    asleep = ((keeper.job.profile.name, keeper.sleeps_until) for keeper in keepers)
+    return [name for name, until in asleep if until is not None and now - until > LATE]

@@ -225,6 +225,7 @@ class Hooks:
         due_again: datetime | None,
     ) -> None:
         """Log the run as one event."""
+        self._board.tally.count("hook_runs", due.profile.name, "failure" if failed else "success")
         fields = {"profile": due.profile.name, "steps": list(due.kinds), "exit_code": shown.exit_code}
         if not failed:
             self._log.info("hook.finished", **fields, seconds=round(seconds, 3))

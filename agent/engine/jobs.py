@@ -12,7 +12,7 @@ from agent.errors import CredentialError
 from agent.network.trust import context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -80,6 +80,22 @@ def load_job(profile: Profile, store: CredentialStore, now: datetime) -> Job:
         return Job(profile, (_unusable(kind, error), *wrong))
 
 
+def loads(
+    profiles: Iterable[Profile], store: CredentialStore, now: datetime
+) -> Iterator[tuple[frozenset[Path], Callable[[], Job]]]:
+    """Yield for each profile the directories that its job is loaded from, and how."""
+    for profile in profiles:
+        places = frozenset(path.parent for path in files_of(profile))
+        yield places, functools.partial(load_job, profile, store, now)
+
+
+def unreachable(profile: Profile, stalled: Collection[Path], message: str, hint: str) -> Job:
+    """Return a profile of which nothing could be loaded, because one of its directories does not answer."""
+    paths = list(files_of(profile))
+    path = next((path for path in paths if path.parent in stalled), paths[0])
+    return Job(profile, (Unusable(credential_source(profile)[0], path, f"{path}: {message}", hint),))
+
+
 def _unusable(kind: str, error: CredentialError) -> Unusable:
     return Unusable(kind, error.path, error.message, error.hint)
 
@@ -115,9 +131,15 @@ def watched_files(config: Config) -> Iterator[Path]:
     """Yield every file whose content decides what the agent does."""
     yield from config.sources
     for profile in config.profiles:
-        for certificate in profile.certificate:
-            yield from (each for each in (certificate.path, certificate.key, certificate.password_file) if each)
-        yield from (each for each in (profile.ca_file, profile.client_secret_file) if each)
+        yield from (path for path in files_of(profile) if not profile.federated or path == profile.ca_file)
+
+
+def files_of(profile: Profile) -> Iterator[Path]:
+    """Yield the files that a profile's job is loaded from; an assertion's is read at every use, whatever it holds."""
+    for certificate in profile.certificate:
+        yield from (each for each in (certificate.path, certificate.key, certificate.password_file) if each)
+    assertion = profile.federated.assertion_file if profile.federated else None
+    yield from (each for each in (profile.client_secret_file, assertion, profile.ca_file) if each)
 
 
 def output_files(config: Config) -> Iterator[Path]:
@@ -125,6 +147,8 @@ def output_files(config: Config) -> Iterator[Path]:
     yield from (file.path for profile in config.profiles for file in profile.token_file)
     yield config.agent.runtime_dir / "status.json"
     yield config.agent.state_dir / "state.json"
+    if config.agent.metrics_textfile:
+        yield config.agent.metrics_textfile
 
 
 def credential_status(job: Job, accepted: Credential | None, refused: Mapping[str, Refusal]) -> status.CredentialStatus:

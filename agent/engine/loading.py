@@ -7,6 +7,7 @@ is ever lost.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from agent.engine import jobs
 from agent.watching import watch, watchset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from agent.config.model import Config
@@ -43,30 +44,37 @@ class Loader:
         Raises:
             ConfigurationError: with everything that is wrong.
         """
-        self.read, self._expanded = {}, set()
-        return load_config(self._path, self._environ, self._read, self._expand)
+        read: watch.Contents = {}
+        expanded: set[Path] = set()
+        self.read, self._expanded = read, expanded
 
-    def _read(self, path: Path) -> bytes:
-        try:
-            content = files.read_bytes(path)
-        except OSError as error:
-            self.read[path] = watch.reason(error)
-            raise
-        self.read[path] = watch.digest_of(content)
-        return content
+        def expand(directory: Path, pattern: str) -> list[Path]:
+            paths = files.expand(directory, pattern)
+            expanded.update(paths)
+            return paths
 
-    def _expand(self, directory: Path, pattern: str) -> list[Path]:
-        paths = files.expand(directory, pattern)
-        self._expanded.update(paths)
-        return paths
+        return load_config(self._path, self._environ, partial(_read, read), expand)
 
-    def jobs(self, config: Config, now: datetime) -> list[Job]:
-        """Return all profiles with what they need from disk, proven or found unusable at ``now``."""
-        return [jobs.load_job(profile, self._credentials, now) for profile in config.profiles]
+    def jobs(self, config: Config, now: datetime) -> Iterator[tuple[frozenset[Path], Callable[[], Job]]]:
+        """Yield for each profile from where and how to load what it needs, proven or found unusable at ``now``."""
+        return jobs.loads(config.profiles, self._credentials, now)
+
+    def looks(self, config: Config) -> Iterator[tuple[Path, Callable[[], watch.Contents]]]:
+        """Yield how to look at all files that decide what the agent does, directory by directory.
+
+        Those that `include` finds now are among them.
+        """
+        directories: dict[Path, list[Path]] = {}
+        for path in dict.fromkeys(jobs.watched_files(config)):
+            directories.setdefault(path.parent, []).append(path)
+        for directory, paths in directories.items():
+            yield directory, partial(watch.contents, paths)
+        for pattern in filter(is_wild, config.agent.include):  # the others are among the files that were read
+            yield watchset.fixed_directory(pattern), partial(_matches, pattern)
 
     def look(self, config: Config) -> watch.Contents:
-        """Return the contents of all files that decide what the agent does, those that `include` finds now as well."""
-        return watch.contents({*jobs.watched_files(config), *self._included(config)})
+        """Return the contents of all these files."""
+        return {path: content for _, look in self.looks(config) for path, content in look().items()}
 
     def seen(self, config: Config, now: watch.Contents) -> watch.Contents:
         """Return what the configuration just loaded was made of, given a look that came after it.
@@ -82,7 +90,18 @@ class Loader:
         for pattern in config.agent.include:
             yield from watchset.pattern_directories(pattern)
 
-    def _included(self, config: Config) -> Iterator[Path]:
-        for pattern in filter(is_wild, config.agent.include):  # the others are among the files that were read
-            with suppress(OSError):
-                yield from files.expand(Path("/"), pattern)
+
+def _read(read: watch.Contents, path: Path) -> bytes:
+    try:
+        content = files.read_bytes(path)
+    except OSError as error:
+        read[path] = watch.reason(error)
+        raise
+    read[path] = watch.digest_of(content)
+    return content
+
+
+def _matches(pattern: str) -> watch.Contents:
+    with suppress(OSError):
+        return watch.contents(files.expand(Path("/"), pattern))
+    return {}

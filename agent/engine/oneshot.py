@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from agent.engine import jobs, supervisor
+from agent.engine import jobs, reach, tidying
 from agent.engine.renewal import Keeper
 
 if TYPE_CHECKING:
@@ -34,17 +34,17 @@ async def once(
     Returns:
         How each profile stands, by name, in the order of ``selected``.
     """
-    await supervisor.prepare(config, services)
+    await tidying.prepare(config, services)
     results: dict[str, Progress] = {}
     now = services.clock.now()
-    loaded = await services.workers.disk(lambda: [jobs.load_job(p, credentials, now) for p in selected])
+    loaded = await reach.jobs_of(selected, jobs.loads(selected, credentials, now), services)
     async with anyio.create_task_group() as tasks:
         for job in loaded:
             tasks.start_soon(_refresh, job, services, force, results)
     services.board.arrange([profile.name for profile in config.profiles])
-    await services.workers.disk(services.board.save)  # hooks may take long, or be interrupted
+    await services.board.save(services.workers)  # hooks may take long, or be interrupted
     await services.hooks.finish()
-    await services.workers.disk(services.board.save)
+    await services.board.save(services.workers)
     return {profile.name: results[profile.name] for profile in selected}
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent import schedule, state, status
+from agent.engine.jobs import credential_status
 from agent.errors import TransientError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Progress:
         accepted: the credential that worked last.
         refused: what providers said to others, by their identity.
         urgent: somebody asked for the next attempt, which does not wait for the end of a back-off.
+        rest_until: when the profile may ask again, with whichever credential, if its provider told it to wait.
     """
 
     next_at: datetime
@@ -46,11 +48,34 @@ class Progress:
     accepted: Credential | None = None
     refused: Mapping[str, Refusal] = field(default_factory=dict)
     urgent: bool = False
+    rest_until: datetime | None = None
 
     @property
     def ends_at(self) -> datetime:
         """When the token on disk ends, as long as nobody has dealt with that."""
         return self.token.expires_at if self.token and not self.expired else schedule.NEVER
+
+    def succeeded(self, next_at: datetime) -> Progress:
+        """Return the same after an attempt that went well."""
+        return replace(
+            self, next_at=next_at, unpublished=None, failures=0, error=None, exit_code=0, urgent=False, rest_until=None
+        )
+
+    def failed(self, error: AgentError, now: datetime, next_at: datetime) -> Progress:
+        """Return the same after an attempt that failed."""
+        return replace(
+            self,
+            next_at=next_at,
+            failures=self.failures + 1,
+            error=noted(error, now),
+            exit_code=error.exit_code,
+            urgent=False,
+            rest_until=next_at if is_told_to_wait(error) else None,
+        )
+
+    def rested(self, until: datetime) -> Progress:
+        """Return the same, with nothing asked until then."""
+        return replace(self, next_at=max(self.next_at, until), rest_until=until)
 
     def shifted(self, step: timedelta) -> Progress:
         """Return the same after the wall clock was set by ``step``."""
@@ -59,6 +84,7 @@ class Progress:
             next_at=self.next_at + step,
             token=self.token and self.token.shifted(step),
             unpublished=self.unpublished and self.unpublished.shifted(step),
+            rest_until=self.rest_until and self.rest_until + step,
             refused={name: replace(each, retry_at=each.retry_at + step) for name, each in self.refused.items()},
         )
 
@@ -81,7 +107,22 @@ def inherit(job: Job, before: Job, progress: Progress, now: datetime, jitter: fl
     next_at = now if due or token is None else schedule.refresh_at(token, job.profile.refresh, jitter)
     # What was loaded but not needed yet, since a token was there, is as good as proven: it goes before a stranger.
     accepted = progress.accepted or next((each for each in before.usable if each.lasting), None)
-    return replace(progress, next_at=next_at, failures=0, refused={}, accepted=accepted, urgent=due)
+    return replace(progress, next_at=next_at, failures=0, refused={}, accepted=accepted, urgent=due, rest_until=None)
+
+
+def shown(job: Job, progress: Progress) -> dict[str, Any]:
+    """Return what the board tells of a profile that stands there."""
+    token = progress.token
+    return {
+        "acquired_at": token.acquired_at if token else None,
+        "expires_at": token.expires_at if token else None,
+        "token_sha256": token.fingerprint if token else None,
+        "degraded_at": schedule.degraded_at(token, job.profile.refresh) if token else None,
+        "refresh_at": progress.next_at,
+        "consecutive_failures": progress.failures,
+        "last_error": progress.error,
+        "credential": credential_status(job, progress.accepted, progress.refused),
+    }
 
 
 def noted(error: AgentError, now: datetime) -> status.LastError:
@@ -94,6 +135,11 @@ def noted(error: AgentError, now: datetime) -> status.LastError:
         code=getattr(error, "code", None),
         correlation_id=getattr(error, "correlation_id", None),
     )
+
+
+def is_told_to_wait(error: AgentError) -> bool:
+    """Whether the provider works, and wants to be left alone by this profile for a while."""
+    return isinstance(error, TransientError) and not error.unreachable and error.retry_after is not None
 
 
 def retry_at(now: datetime, failures: int, error: AgentError, random: float) -> datetime:

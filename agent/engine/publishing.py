@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import files, formats, state, status
+from agent.engine import reach
 from agent.errors import OutputError
 from agent.output import sink
+from agent.workers import StalledError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -16,6 +20,9 @@ if TYPE_CHECKING:
     from agent.config.model import Profile, TokenFile
     from agent.engine.services import Services
     from agent.tokens import AccessToken
+
+REPAIRED = "output.repaired"
+"""The event of a file that was put right."""
 
 
 async def publish(profile: Profile, token: AccessToken, services: Services, *, event: str = "token.written") -> int:
@@ -30,10 +37,7 @@ async def publish(profile: Profile, token: AccessToken, services: Services, *, e
     Raises:
         OutputError: the first of the files that could not be written; the others were, all the same.
     """
-    reserved = services.board.reserved
-    outcomes = await services.workers.disk(
-        lambda: [_write(profile, file, token, reserved) for file in profile.token_file]
-    )
+    outcomes = await _write_all(profile, token, services)
     _note(profile, outcomes, token, services, event)
     changed = any(isinstance(each, sink.Written) and each.changed and not each.same_content for each in outcomes)
     for outcome in outcomes:
@@ -42,12 +46,42 @@ async def publish(profile: Profile, token: AccessToken, services: Services, *, e
                 services.hooks.published(profile, token, changed=True)  # of the others
             raise outcome
     before = services.board.records.get(profile.name)
-    services.board.remember(profile.name, state.record_of(profile, token))
     services.hooks.published(profile, token, changed=changed)
-    if before and before.on_removal == "delete":  # the new file stands; now an old path of this profile may go
-        unclaimed = [Path(path) for path in before.paths if Path(path) not in services.board.claimed]
-        await delete(unclaimed, profile.name, services, before.followed)
+    await _remember(profile, state.record_of(profile, token), before, services)
     return sum(isinstance(outcome, sink.Written) and outcome.changed for outcome in outcomes)
+
+
+async def _remember(profile: Profile, record: state.Record, before: state.Record | None, services: Services) -> None:
+    """Keep what is known of a token whose files stand; now old paths of this profile may go.
+
+    They are remembered until they are gone, so that the next start finishes what a crash interrupts.
+    """
+    board = services.board
+    deletes = before is not None and before.on_removal == "delete"
+    old = [path for path in before.paths if Path(path) not in board.claimed] if before and deletes else []
+    if before and old:
+        known = replace(record, paths=(*record.paths, *old), followed=(*record.followed, *before.followed))
+        board.remember(profile.name, known)
+        await delete(map(Path, old), profile.name, services, before.followed)
+    board.remember(profile.name, record)
+
+
+async def _write_all(profile: Profile, token: AccessToken, services: Services) -> list[sink.Written | OutputError]:
+    """Write all files, directory by directory: one that does not answer costs what is in it."""
+    reserved, outcomes = services.board.reserved, dict[Path, sink.Written | OutputError]()
+    for directory, group in reach.by_directory((file.path, file) for file in profile.token_file).items():
+        write = partial(_write_group, profile, group, token, reserved)
+        try:
+            outcomes |= await services.workers.disk(write, at=directory)
+        except StalledError as error:
+            outcomes |= {file.path: error.of(file.path) for file in group}
+    return [outcomes[file.path] for file in profile.token_file]
+
+
+def _write_group(
+    profile: Profile, group: Sequence[TokenFile], token: AccessToken, reserved: sink.Reserved
+) -> dict[Path, sink.Written | OutputError]:
+    return {file.path: _write(profile, file, token, reserved) for file in group}
 
 
 def _write(
@@ -74,9 +108,12 @@ def _note(
     shown = []
     for token_file, outcome in zip(profile.token_file, outcomes, strict=True):
         path, written_at = str(token_file.path), before.get(str(token_file.path))
-        if isinstance(outcome, sink.Written):
+        if isinstance(outcome, OutputError):
+            services.board.tally.count("token_writes", profile.name, "failure")
+        else:
             written_at = services.clock.now() if outcome.changed else written_at or token.acquired_at
             if outcome.changed:
+                services.board.tally.count("token_writes", profile.name, "repaired" if event == REPAIRED else "success")
                 extra = {"warning": outcome.warning} if outcome.warning else {}
                 services.log.info(event, profile=profile.name, path=path, token_sha256=token.fingerprint, **extra)
         shown.append(status.TokenFileStatus(path, token_file.format, written_at))
@@ -88,17 +125,12 @@ async def recall(profile: Profile, services: Services) -> AccessToken | None:
     record = services.board.records.get(profile.name)
     if record is None or record.identity != state.identity(profile):
         return None
-    return await services.workers.disk(lambda: _on_disk(profile, record))
-
-
-def _on_disk(profile: Profile, record: state.Record) -> AccessToken | None:
-    for token_file in profile.token_file:
-        try:
-            secret = formats.extract(files.read_bytes(token_file.path), profile, token_file, record.token_type)
-        except OSError:
-            continue
-        if secret is not None and (token := record.restore(secret)):
-            return token
+    for file in profile.token_file:
+        with contextlib.suppress(OSError):
+            content = await services.workers.disk(partial(files.read_bytes, file.path), at=file.path.parent)
+            secret = formats.extract(content, profile, file, record.token_type)
+            if secret is not None and (token := record.restore(secret)):
+                return token
     return None
 
 
@@ -118,14 +150,13 @@ async def delete(paths: Iterable[Path], profile: str, services: Services, follow
         followed: those of them that were written through a symbolic link.
     """
     for path in paths:
-        remove = functools.partial(
-            sink.remove, path, follow_symlink=str(path) in followed, reserved=services.board.reserved
-        )
+        remove = partial(sink.remove, path, follow_symlink=str(path) in followed, reserved=services.board.reserved)
         try:
-            await services.workers.disk(remove)
+            await services.workers.disk(remove, at=path.parent)
         except sink.ReservedError:
             continue  # it has another name now, such as /run/x after /var/run/x
-        except OutputError as error:
+        except (OutputError, StalledError) as caught:
+            error = caught if isinstance(caught, OutputError) else caught.of(path)
             services.log.error("token.undeleted", profile=profile, message=error.message, hint=error.hint)
         else:
             services.log.info("token.deleted", profile=profile, path=str(path))

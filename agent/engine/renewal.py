@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from agent import clock, rotation, schedule, state, status, tokens
-from agent.engine import acquisition, jobs, publishing
-from agent.engine.progress import Progress, noted, retry_at
+from agent.engine import acquisition, publishing
+from agent.engine.progress import Progress, is_told_to_wait, noted, retry_at, shown
 from agent.errors import AcquisitionError, AgentError, CredentialError, OutputError, RejectedError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Keeper:
         try:
             await self._run()
         finally:
+            self._rejudge()  # a successor goes on from here, by the clock as it is now
             self._stepped.set()  # whoever waits for a step of ours waits in vain
 
     async def _run(self) -> None:
@@ -64,7 +65,7 @@ class Keeper:
             now = self._services.clock.now()
             if self.progress.next_at <= now:
                 await self.step()
-            elif rotation.due(self._candidates(), self.progress.refused, now):
+            elif self._candidate_at() <= now:
                 await self.prove()
             elif self.progress.ends_at <= now:
                 await self.expire()
@@ -78,7 +79,7 @@ class Keeper:
             return
         try:
             tokens.check(token, self._profile.expect)
-            if self.progress.token is None:
+            if self.progress.token is None and token.acquired_at < now + clock.STEP:  # else the clock was set back
                 self.progress = replace(self.progress, next_at=refresh_at(self.job, token, self._services))
             await self._publish(token)  # repairs what changed meanwhile; costs nothing if nothing did
         except AcquisitionError:
@@ -120,9 +121,11 @@ class Keeper:
         now = self._services.clock.now()
         for candidate in rotation.due(self._candidates(), self.progress.refused, now):
             try:
-                token = await acquisition.acquire(self.job, candidate, self._services)
+                token = await self._ask(candidate)
             except AgentError as error:
                 self._refuse(candidate, error)
+                if self.progress.rest_until:
+                    return
                 continue
             self._accept(candidate)
             self.progress = replace(self.progress, unpublished=token, next_at=self._services.clock.now())
@@ -141,7 +144,7 @@ class Keeper:
             if token is None or not self.has_written:
                 return 0
             try:
-                repaired = await publishing.publish(self._profile, token, self._services, event="output.repaired")
+                repaired = await publishing.publish(self._profile, token, self._services, event=publishing.REPAIRED)
             except OutputError as error:
                 self._unrepaired(error)
                 return None
@@ -170,27 +173,20 @@ class Keeper:
 
     def make_due(self) -> None:
         """Let the next step be now, and with what was refused before: somebody may just have registered it."""
-        self.progress = replace(self.progress, next_at=self._services.clock.now(), refused={}, urgent=True)
+        now = self._services.clock.now()
+        self.progress = replace(self.progress, next_at=now, refused={}, urgent=True, rest_until=None)
 
     def show(self) -> None:
         """Put the progress on the board."""
-        progress, token = self.progress, self.progress.token
-        self._services.board.update(
-            self._profile.name,
-            acquired_at=token.acquired_at if token else None,
-            expires_at=token.expires_at if token else None,
-            token_sha256=token.fingerprint if token else None,
-            degraded_at=schedule.degraded_at(token, self._profile.refresh) if token else None,
-            refresh_at=progress.next_at,
-            consecutive_failures=progress.failures,
-            last_error=progress.error,
-            credential=jobs.credential_status(self.job, progress.accepted, progress.refused),
-        )
+        self._services.board.update(self._profile.name, **shown(self.job, self.progress))
 
     def _wake_at(self) -> datetime:
         """Return what comes first: the next attempt, a candidate's turn, or the end of the token."""
-        candidate_at = rotation.due_at(self._candidates(), self.progress.refused)
-        return min(self.progress.next_at, self.progress.ends_at, candidate_at)
+        return min(self.progress.next_at, self.progress.ends_at, self._candidate_at())
+
+    def _candidate_at(self) -> datetime:
+        due_at = rotation.due_at(self._candidates(), self.progress.refused)
+        return max(due_at, self.progress.rest_until or due_at)
 
     def _candidates(self) -> Sequence[Credential]:
         return rotation.newer(self.job.usable, self.progress.accepted)
@@ -221,7 +217,10 @@ class Keeper:
         return token
 
     async def _ask(self, credential: Credential) -> AccessToken:
-        return await acquisition.acquire(self.job, credential, self._services, urgent=self.progress.urgent)
+        try:
+            return await acquisition.acquire(self.job, credential, self._services, urgent=self.progress.urgent)
+        finally:
+            self._rejudge()  # what was known before is put right before anything new is noted by the new time
 
     def _accept(self, credential: Credential) -> None:
         before = self.progress.accepted
@@ -240,9 +239,12 @@ class Keeper:
         """Note that a candidate cannot be used yet; the credential that worked last goes on."""
         name = f" (thumbprint {credential.thumbprint})" if credential.thumbprint else ""
         message = f"{credential.path}{name}: {error.message}" + (f" ({error.hint})" if error.hint else "")
-        earlier = self.progress.refused.get(credential.identity)
-        refusal = rotation.refuse(earlier, message, self._services.clock.now())
+        earlier, now = self.progress.refused.get(credential.identity), self._services.clock.now()
+        refusal = rotation.refuse(earlier, message, now)
         self.progress = replace(self.progress, refused={**self.progress.refused, credential.identity: refusal})
+        if is_told_to_wait(error):
+            self.progress = self.progress.rested(retry_at(now, 1, error, self._services.random()))
+        self._services.board.tally.count("acquisitions", self._profile.name, error.kind)
         self._services.log.warning(
             "certificate.rejected",
             profile=self._profile.name,
@@ -264,26 +266,22 @@ class Keeper:
             self.progress = replace(self.progress, token=token, expired=False)
 
     def _succeeded(self, token: AccessToken) -> None:
-        next_at = refresh_at(self.job, token, self._services)
-        self.progress = replace(
-            self.progress, next_at=next_at, unpublished=None, failures=0, error=None, exit_code=0, urgent=False
-        )
+        self.progress = self.progress.succeeded(refresh_at(self.job, token, self._services))
 
     def _failed(self, error: AgentError) -> None:
         """Note a failure and decide when to try again."""
-        now, failures = self._services.clock.now(), self.progress.failures + 1
-        next_at = retry_at(now, failures, error, self._services.random())
-        last_error, token = noted(error, now), self.progress.token
+        now, token = self._services.clock.now(), self.progress.token
+        next_at = retry_at(now, self.progress.failures + 1, error, self._services.random())
+        self.progress = self.progress.failed(error, now, next_at)
+        if error.kind != "output":  # that comes after an acquisition
+            self._services.board.tally.count("acquisitions", self._profile.name, error.kind)
         self._services.log.warning(
             "acquisition.failed",
             profile=self._profile.name,
-            **{name: getattr(last_error, name) for name in ("kind", "code", "message", "hint", "correlation_id")},
-            failures=failures,
+            **{name: getattr(error, name, None) for name in ("kind", "code", "message", "hint", "correlation_id")},
+            failures=self.progress.failures,
             retry_at=status.rfc3339(next_at),
             runway_seconds=int(schedule.runway(now, token.expires_at if token else None).total_seconds()),
-        )
-        self.progress = replace(
-            self.progress, next_at=next_at, failures=failures, error=last_error, exit_code=error.exit_code, urgent=False
         )
 
     def _rejudge(self) -> None:

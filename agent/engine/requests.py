@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.abc
 
-from agent import control, reception, status
+from agent import control, status
 from agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from agent.control import Answer
     from agent.engine.services import Services
@@ -25,33 +24,8 @@ if TYPE_CHECKING:
 
 TRIES = 3
 """How often an attempt is begun that a reload may interrupt."""
+OPS = ("reload", "plan", "refresh")
 ERROR_KEYS = ("kind", "message", "hint", "code")
-
-
-async def serve(
-    supervisor: Supervisor, directory: Path, services: Services, *, task_status: anyio.abc.TaskStatus[None]
-) -> None:
-    """Answer at the control socket of a runtime directory until cancelled; without one the agent works all the same.
-
-    Args:
-        supervisor: of the running agent.
-        directory: whose lock the agent holds.
-        services: the collaborators.
-        task_status: told when callers can be answered.
-    """
-    try:
-        listener = await services.workers.disk(lambda: control.listen(directory))
-    except OSError as error:
-        path = str(directory / control.NAME)
-        services.log.error("control.unavailable", path=path, message=error.strerror or type(error).__name__)
-        task_status.started()
-        return
-    with listener:
-        task_status.started()
-        try:
-            await reception.serve(listener, Requests(supervisor, services).answer)
-        finally:
-            control.remove(directory)
 
 
 class Requests:
@@ -67,7 +41,7 @@ class Requests:
         """Return the answer to any JSON object."""
         op = request.get("op")
         answer = await self._answer(op, request)
-        self._services.log.debug("control.answered", op=str(op)[:20], ok=answer["ok"])
+        self._services.log.debug("control.answered", op=op if op in OPS else "unknown", ok=answer["ok"])
         return answer
 
     async def _answer(self, op: object, request: dict[str, Any]) -> Answer:

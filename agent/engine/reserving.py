@@ -9,20 +9,34 @@ from agent.config import claims
 from agent.output.reserved import Reserved
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from agent.config.model import Config
 
 
-def reserved(config: Config) -> Reserved:
-    """Look at where everything is that a configuration names, and return who has which place; blocks."""
+def reserved(config: Config, stalled: Collection[Path] = ()) -> Reserved:
+    """Look at where everything is that a configuration names, and return who has which place; blocks.
+
+    Args:
+        config: the configuration.
+        stalled: directories that do not answer; what is in them is left out.
+    """
     places = Reserved()
+    for path, what, through_links in _named(config):
+        if path.parent not in stalled:
+            places.take(path, what, through_links=through_links)
+    return places
+
+
+def _named(config: Config) -> Iterator[tuple[Path, str, bool]]:
+    """Yield each path, what is there, and whether what it leads to is taken as well."""
     for own, what in claims.taken(config.agent, (), ()).items():
-        places.take(Path(own), what, through_links=True)
+        yield Path(own), what, True
     for source in config.sources:
-        places.take(source, "a file of the configuration", through_links=True)
+        yield source, "a file of the configuration", True
     for profile in config.profiles:
         for key, path in claims.files_read(profile):
-            places.take(path, f"the {key} of {profile.name}", through_links=True)
+            yield path, f"the {key} of {profile.name}", True
     for profile in config.profiles:
         for file in profile.token_file:
-            places.take(file.path, f"a token file of {profile.name}", through_links=file.follow_symlink)
-    return places
+            yield file.path, f"a token file of {profile.name}", file.follow_symlink

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent.engine.board import Board
     from agent.engine.gate import Gate
     from agent.engine.hooking import Hooks
+    from agent.lock import Hold
     from agent.network.entra import Discovery
     from agent.network.transport import Transport
     from agent.workers import Workers
@@ -32,7 +33,8 @@ class Services:
     """What keeping a profile fresh needs besides the job itself.
 
     ``random`` returns numbers in [0, 1); ``machine`` is the machine's identity, the seed of its place in a fleet;
-    ``transport`` finds the way to a profile's provider, given the digest of its trust root.
+    ``transport`` finds the way to a profile's provider, given the digest of its trust root; ``lock`` is that of the
+    runtime directory.
     """
 
     clock: Clock
@@ -45,10 +47,11 @@ class Services:
     transport: Callable[[Profile, str | None], Transport]
     board: Board
     hooks: Hooks
+    lock: Hold | None = None
 
     def jitter(self, profile: str) -> float:
         """Return a profile's share of its jitter: always the same here, spread over a fleet."""
-        return schedule.spread(f"{self.machine}/{profile}")
+        return schedule.place(self.machine, profile)
 
 
 class Transports:

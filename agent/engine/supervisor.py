@@ -11,61 +11,35 @@ import contextlib
 import dataclasses
 import signal
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
 
-from agent.engine import jobs, publishing, requests, reserving
+from agent.engine import publishing, reach, requests, tidying, timekeeping
 from agent.engine.changes import Changes, plan_changes
 from agent.engine.complaints import Complaints
 from agent.engine.crew import Crew
 from agent.engine.expiry import Expiry
+from agent.engine.foothold import Foothold
 from agent.engine.guard import Guard
 from agent.engine.herald import Herald
+from agent.engine.monitoring import Monitoring
 from agent.engine.objections import objections
 from agent.errors import ConfigurationError
-from agent.output import sink
 from agent.systemd import Manager
 from agent.watching import watch
 from agent.watching.watcher import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from pathlib import Path
 
     from agent.config.model import Config
     from agent.engine.jobs import Job
     from agent.engine.loading import Loader
     from agent.engine.progress import Progress
     from agent.engine.services import Services
-
-
-async def prepare(config: Config, services: Services) -> None:
-    """Deal with what happened while no agent ran: leftovers of a crash, profiles that were removed."""
-    board = services.board
-    await claim_files(config, services)
-    await services.workers.disk(board.restore)
-    owners = [file.owner for profile in config.profiles for file in profile.token_file if file.owner]
-    await services.workers.disk(lambda: sink.sweep(jobs.output_files(config), owners))
-    for name in sorted(board.records.keys() - {profile.name for profile in config.profiles}):
-        await clean_up(name, services)
-
-
-async def claim_files(config: Config, services: Services) -> None:
-    """Say which paths belong to configured profiles, and which places to what."""
-    paths = (file.path for profile in config.profiles for file in profile.token_file)
-    services.board.claimed = frozenset(paths)
-    services.board.reserved = await services.workers.disk(lambda: reserving.reserved(config))
-
-
-async def clean_up(name: str, services: Services) -> None:
-    """Deal with the token files of a profile that is no longer configured."""
-    record = services.board.records.get(name)
-    if record and record.on_removal == "delete":
-        paths = [Path(path) for path in record.paths if Path(path) not in services.board.claimed]
-        await publishing.delete(paths, name, services, record.followed)
-    services.board.forget(name)
 
 
 class Supervisor:
@@ -89,6 +63,9 @@ class Supervisor:
         self._waits_for_files = False
         self._complaints, self._expiry = Complaints(services), Expiry(services)
         self._herald = Herald(services, manager or Manager())
+        self._monitoring = Monitoring(services, lambda: self._config.agent, lambda: self._crew.keepers)
+        answer = requests.Requests(self, services).answer
+        self._foothold = Foothold(services, config.agent, answer, self._restored)
         self._crew: Crew
         self._guard: Guard
 
@@ -97,6 +74,9 @@ class Supervisor:
 
         Args:
             signals: of this process, as `anyio.open_signal_receiver` yields them.
+
+        Raises:
+            BusyError: another agent has taken the runtime directory after it was lost.
         """
         services = self._services
         async with anyio.create_task_group() as tasks:
@@ -104,12 +84,17 @@ class Supervisor:
             self._guard = Guard(self._crew, services, self._reloading)
             tasks.start_soon(services.board.keep_saved, services.workers)
             tasks.start_soon(self._follow_clock)
+            tasks.start_soon(reach.tell, services, self._guard.publish)
             tasks.start_soon(services.hooks.run)
-            await prepare(self._config, services)
+            await self._look()  # at once, so that a disk that does not answer is known
+            await tidying.prepare(self._config, services)
             await self._take(self._config)
             await tasks.start(self._watch)
             tasks.start_soon(self._guard.keep, lambda: self._config.agent.rescan_interval)
-            await tasks.start(requests.serve, self, self._config.agent.runtime_dir, services)
+            await tasks.start(
+                self._foothold.keep, lambda: self._config.agent.rescan_interval, tasks.cancel_scope.cancel
+            )
+            tasks.start_soon(self._monitoring.run)
             services.log.info("agent.started", pid=services.board.agent.pid, profiles=len(self._crew.jobs))
             self._herald.ready()
             tasks.start_soon(self._herald.keep, lambda: self._crew.keepers)
@@ -121,23 +106,32 @@ class Supervisor:
                 await self._look_again(reason="SIGHUP")
             await self._crew.replace(list(self._crew.jobs), [])
             tasks.cancel_scope.cancel()
+        if self._foothold.displaced:
+            raise self._foothold.displaced
         await self._leave()
+
+    async def _restored(self) -> None:
+        """Write again what lay in a directory that was made anew."""
+        self._services.board.save_anew()
+        self._guard.again()
+        await self._guard.publish()
 
     async def _leave(self) -> None:
         """Leave the disk as the profiles want it; token files stay by default."""
         for profile in self._config.profiles:
             if profile.on_stop == "delete":
                 await publishing.delete_all(profile, self._services)
-        await self._services.workers.disk(self._services.board.save)
+        await self._services.board.save(self._services.workers)
+        await self._monitoring.leave()
 
     async def _follow_clock(self) -> None:
         """Name each step of the wall clock; the keepers judge for themselves what it means to them."""
         async for step in self._services.clock.steps():
-            self._services.log.warning("clock.stepped", seconds=round(step.total_seconds(), 1))
+            timekeeping.stepped(step, self._services)
 
     async def _watch(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Compare contents whenever something may have changed; the comparison is the truth, events only hasten it."""
-        with Watcher(self._services.clock, self._services.workers.disk) as watcher:
+        with Watcher(self._services.clock, reach.watching(self._services)) as watcher:
             hint = await watcher.hint(self._places, timedelta(0))
             task_status.started()
             while True:
@@ -182,7 +176,7 @@ class Supervisor:
                 self._log_loaded(self._config, changes)
 
     async def _look(self) -> watch.Contents:
-        return await self._services.workers.disk(lambda: self._loader.look(self._config))
+        return await reach.look(self._loader, self._config, self._seen, self._services)
 
     async def _look_again(self, *, reason: str) -> None:
         """Reload because something may have changed; log and status say if it was refused."""
@@ -206,9 +200,12 @@ class Supervisor:
             self._seen = {**await self._look(), **self._loader.read}
             if self._services.board.agent.config_error != error.message:  # said once as long as it stays the same
                 self._services.log.error("config.rejected", reason=reason, message=error.message)
+                self._services.board.tally.reloaded("failure")
             self._services.board.update_agent(config_error=error.message)
             raise
-        return await self._take(config)
+        changes = await self._take(config)
+        self._services.board.tally.reloaded("success")
+        return changes
 
     async def _candidate(self) -> Config:
         """Return the configuration on disk, if it can replace the one in force.
@@ -216,7 +213,7 @@ class Supervisor:
         Raises:
             ConfigurationError: it cannot, and why.
         """
-        config = await self._services.workers.disk(self._loader.config)
+        config = await reach.configuration(self._loader, self._config, self._services)
         desired = await self._desired(config)
         self._waits_for_files = False
         if problems := objections(config, desired, self._config, self._crew.jobs):
@@ -263,10 +260,10 @@ class Supervisor:
         desired = await self._desired(config)
         self._complaints.look(desired)
         changes = plan_changes(desired, self._crew.jobs)
-        await claim_files(config, self._services)
+        await tidying.claim(config, self._services)
         await self._crew.replace(changes.stop, [desired[name] for name in changes.start])
         for name in changes.removed:
-            await clean_up(name, self._services)
+            await tidying.clean_up(name, self._services)
         self._guard.again()
         return changes
 
@@ -285,7 +282,7 @@ class Supervisor:
     async def _desired(self, config: Config) -> dict[str, Job]:
         """Load all jobs; a credential that cannot be used does not displace one that works."""
         now = self._services.clock.now()
-        loaded = await self._services.workers.disk(lambda: self._loader.jobs(config, now))
+        loaded = await reach.jobs(self._loader, config, now, self._services)
         running = self._crew.jobs
         return {job.profile.name: _keep_working(job, running) for job in loaded}
 

@@ -127,7 +127,7 @@ class Connection:
             return self._converse(stream, method, target, {"Host": str(self._origin), **headers}, body)
         except ConnectionError:  # among them http.client's RemoteDisconnected
             raise
-        except (http.client.HTTPException, ValueError):
+        except (http.client.HTTPException, ValueError, OverflowError):  # the last for the size of a chunk
             raise GarbageError("the answer is not HTTP") from None  # the cause would quote it
         finally:
             self.heard = stream.received > 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agent.errors import RejectedError, TransientError
-from agent.harmless import line
+from agent.harmless import line, mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 DISCOVERY_TTL = 24 * 3600.0
 """Seconds; as long as MSAL itself keeps a discovery document."""
+_HOST = re.compile(r"[\w.:%-]{1,253}")
+"""A name or an address, and nothing that a terminal or a log would mind."""
+_URL = re.compile(r"[\x21-\x7e]{1,2000}")
 
 
 class Discovery:
@@ -59,7 +63,7 @@ def usable(document: Mapping[str, Any], profile: Profile) -> dict[str, str]:
         raise nonsense(profile, "the discovery document names no issuer or no token endpoint")
     if not profile.is_entra and issuer.rstrip("/") != profile.authority_url:
         raise RejectedError(
-            f"{host(profile)} calls itself {line(issuer, 200)!r}, not {profile.oidc_issuer!r}",
+            f"{host(profile)} calls itself {line(mask(line(issuer)), 200)!r}, not {profile.oidc_issuer!r}",
             hint="if that is your provider, write its own name as `oidc_issuer`",
             code="issuer",
         )
@@ -80,6 +84,7 @@ def host(profile: Profile) -> str:
 
 def _is_https(url: str) -> bool:
     try:
-        return urlsplit(url).scheme == "https" and bool(urlsplit(url).hostname)
+        parts = urlsplit(url)
+        return parts.scheme == "https" and bool(_URL.fullmatch(url) and _HOST.fullmatch(parts.hostname or ""))
     except ValueError:
         return False

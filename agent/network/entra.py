@@ -27,7 +27,7 @@ from agent import __version__
 from agent.credentials.store import SecretCredential
 from agent.diagnosis import classify, parse_date, parse_retry_after
 from agent.errors import AcquisitionError, TransientError
-from agent.harmless import without
+from agent.harmless import line, without
 from agent.network.discovery import Discovery, host, nonsense, usable
 from agent.network.transport import DroppedError, unreachable
 from agent.tokens import AccessToken, decode
@@ -54,6 +54,10 @@ AGAIN_AFTER = 1.0
 """Seconds; a profile never asks twice within one, not even in the same attempt."""
 MAX_LIFETIME = 10 * 365 * 86400
 """Seconds; a token that lives longer is a mistake, and arithmetic with dates has an end."""
+LONGEST_TOKEN, LONGEST_KIND, LONGEST_ID = 64 << 10, 64, 128
+"""Characters of a token (no server takes such headers), of its type, and of a request's id."""
+MOST_NESTED = 1000
+"""Objects and lists in an answer; discovery documents have fifty. In memory they take twenty times their size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +149,10 @@ class _Wire:
         now = self._clock.now()
         date = parse_date(reply.headers.get("date"))
         self.skew = now - date if date else None
-        self.request_id = without(reply.headers.get("x-ms-request-id", "").encode(), self._secrets).decode() or None
-        parsed = _json_object(reply.body)
-        if reply.status == 200 and parsed is not None and "error" not in parsed:  # noqa: PLR2004 - HTTP's own number
+        request_id = without(reply.headers.get("x-ms-request-id", "").encode(), self._secrets).decode()
+        self.request_id = line(request_id, LONGEST_ID) or None
+        parsed = _json_object(reply.body) if reply.status == 200 else None  # noqa: PLR2004 - HTTP's own number
+        if parsed is not None and "error" not in parsed:
             return parsed
         raise classify(
             reply.status,
@@ -192,6 +197,7 @@ def _attempt(
         raise nonsense(profile, f"the discovery document cannot be used ({type(error).__name__})") from error
     except AcquisitionError as error:
         error.correlation_id = error.correlation_id or wire.correlation_id
+        error.skew = wire.skew
         if isinstance(error, TransientError) and error.unreachable and not isinstance(error, DroppedError):
             discovery.forget(profile.authority_url)  # its endpoints may have moved
         raise
@@ -231,7 +237,7 @@ def _client_credential(profile: Profile, credential: Credential, wire: _Wire, cl
 def _token(profile: Profile, result: Mapping[str, Any], wire: _Wire) -> AccessToken:
     """Return the token of a success, or refuse one that no reader could use."""
     secret, kind = result.get("access_token"), wire.answer.get("token_type", "Bearer")
-    if not _is_word(secret) or not _is_word(kind):
+    if not _is_word(secret, LONGEST_TOKEN) or not _is_word(kind, LONGEST_KIND):
         raise nonsense(profile, "the answer holds no usable access_token")
     lifetime = _seconds(wire.answer.get("expires_in")) or _claimed_lifetime(secret)
     if lifetime is None:
@@ -245,9 +251,11 @@ def _token(profile: Profile, result: Mapping[str, Any], wire: _Wire) -> AccessTo
     )
 
 
-def _is_word(value: Any) -> TypeGuard[str]:
-    """Tell whether a value can stand in a header: visible ASCII, in one piece."""
-    return isinstance(value, str) and value.isascii() and value.isprintable() and bool(value) and " " not in value
+def _is_word(value: Any, longest: int) -> TypeGuard[str]:
+    """Tell whether a value can stand in a header: visible ASCII, in one piece, and not endless."""
+    if not isinstance(value, str) or not 0 < len(value) <= longest:
+        return False
+    return value.isascii() and value.isprintable() and " " not in value
 
 
 def _seconds(value: Any) -> timedelta | None:
@@ -264,7 +272,7 @@ def _claimed_lifetime(secret: str) -> timedelta | None:
     try:
         _, claims = decode(secret)
         return _seconds(claims["exp"] - claims["iat"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -280,6 +288,8 @@ def _subject(profile: Profile, credential: Credential) -> str:
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
+    if body.count(b"[") + body.count(b"{") > MOST_NESTED:
+        return None
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):

@@ -36,13 +36,17 @@ class NotGrantedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a profile asks for; names as in the configuration, ``mode`` as a number."""
+    """What a profile asks for; names as in the configuration, ``mode`` as a number.
+
+    ``anywhere``: the content is no secret, so whoever owns the directories may.
+    """
 
     mode: int = 0o600
     owner: str | None = None
     group: str | None = None
     readers: tuple[str, ...] = ()
     follow_symlink: bool = False
+    anywhere: bool = False
 
 
 class Look(NamedTuple):

@@ -46,6 +46,11 @@ _REASONS = {
     errno.ENAMETOOLONG: ("the name is too long", f"at most {temporary.NAME_MAX} bytes"),
     errno.EBUSY: ("it is a mount point", "mount its directory into the container instead of the file"),
     errno.EISDIR: ("it is a directory", "name a file in it"),
+    errno.EMFILE: ("the agent has too many files open", "raise LimitNOFILE= of the unit (ulimit -n)"),
+    errno.ENFILE: ("the system has too many files open", "raise fs.file-max, or find who opens so many (lsof)"),
+    errno.ENOMEM: ("the system has no memory left for it", "free memory, or raise MemoryMax= of the unit"),
+    errno.ESTALE: ("its network file system is another one than before", "mount {directory} anew"),
+    errno.ENOTCONN: ("the program that serves its file system has ended", "mount {directory} anew"),
     errno.ELOOP: ("its symbolic links lead nowhere, or one was put there meanwhile", "check {directory}"),
 }
 
@@ -173,7 +178,8 @@ def _opened(path: Path, access: Access, reserved: Reserved) -> Iterator[tuple[Pl
         grant = access_rights.resolve(access)
     except LookupError as error:
         raise OutputError(path, str(error), hint="create it, or correct owner, group or readers") from None
-    with opened(path, {grant.uid} - {-1}, follow_symlink=access.follow_symlink) as place:
+    friends = {grant.uid} - {-1}
+    with opened(path, friends, follow_symlink=access.follow_symlink, anywhere=access.anywhere) as place:
         reserved.check(path, place.directory, place.name)
         yield place, grant
 

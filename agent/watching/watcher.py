@@ -43,7 +43,11 @@ class Disk(Protocol):
     """Runs blocking work in a thread; `Workers.disk` is one."""
 
     async def __call__(self, work: Callable[[], T], /) -> T:
-        """Return what the work returns."""
+        """Return what the work returns.
+
+        Raises:
+            TimeoutError: a disk does not answer.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class _Refused:
             self._failures, self._told = 0, ""
         self._well_since = math.inf
         self.reasons.update(reasons)
-        self.retry_at = now + min(LONGEST_RETRY, 2.0**self._failures)
+        self.retry_at = now + min(LONGEST_RETRY, 2.0 ** min(self._failures, 10))
         self._failures += 1
         said, self._told = self._told, _describe(self.reasons)
         return self._told if self._told != said else ""
@@ -156,8 +160,7 @@ class Watcher:
             if self._broken:
                 await self._pause()
                 return self._give_up()
-            directories = await self._disk(lambda: watch_set(places()))
-            wanted = self._refused.without(directories, self._clock.boot())
+            wanted = await self._wanted(places)
             if self._stale or wanted != self._armed:
                 await self._pause()
                 return await self._arm(wanted)
@@ -171,6 +174,14 @@ class Watcher:
                 await self._wait_until(min(end, self._refused.retry_at))
             if self._is_over(end):
                 return Hint("scan")  # and the next call sees to the directories: once is enough
+
+    async def _wanted(self, places: Callable[[], Iterable[Path]]) -> frozenset[Directory]:
+        """Return the directories to watch; those that are watched, while one of them does not answer."""
+        try:
+            directories = await self._disk(lambda: watch_set(places()))
+        except TimeoutError:
+            return self._armed
+        return self._refused.without(directories, self._clock.boot())
 
     def _is_over(self, end: float) -> bool:
         """Whether the time is over, and nothing else is to be done."""
@@ -195,7 +206,10 @@ class Watcher:
         old, self._listener = self._listener, None
         if old:
             old.stop()
-        watched, reasons = await self._disk(lambda: _replace(old, [each.path for each in wanted]))
+        try:
+            watched, reasons = await self._disk(lambda: _replace(old, [each.path for each in wanted]))
+        except TimeoutError:
+            return Hint("armed")  # with nothing, until they all answer again
         left = {each: reasons[each.path] for each in wanted if each.path in reasons}
         self._armed = wanted - left.keys()
         # What has vanished meanwhile is no trouble: the next look finds what stands in its place.

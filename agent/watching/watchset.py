@@ -91,12 +91,17 @@ def _identify(path: str) -> Directory | None:
     return Directory(path, status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
 
 
+def fixed_directory(pattern: str) -> Path:
+    """Return the directory below which an absolute pattern of file names can match."""
+    *parents, _ = Path(pattern).parts
+    return Path(*map(unquote_pattern, takewhile(lambda part: not is_wild(part), parents)))
+
+
 def pattern_directories(pattern: str) -> list[Path]:
     """Return the directories in which files can appear that match an absolute pattern of file names."""
     *parents, _ = Path(pattern).parts
-    fixed = list(takewhile(lambda part: not is_wild(part), parents))
-    wild = parents[len(fixed) :]
-    start = Path(*map(unquote_pattern, fixed))
+    start = fixed_directory(pattern)
+    wild = parents[len(start.parts) :]
     found = [start]
     with suppress(OSError):  # what cannot be listed now is looked at again
         for depth in range(1, len(wild) + 1):

@@ -1,0 +1,104 @@
+"""For root, who may do everything: look at the machine as the service sees it, as its user, with its groups and rights.
+
+A service that ran before owns its runtime directory; whose that is, is who would be in trouble.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent import files, lock
+from agent.commands import asking, common
+from agent.doctor import people, surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.config.model import Config
+    from agent.doctor.rights import Person
+
+_KEEP_CAPABILITIES = 8
+_VERSION_3 = 0x20080522
+_NUMBERS = {"cap_chown": 0, "cap_dac_override": 1, "cap_dac_read_search": 2, "cap_fowner": 3}
+"""What a unit may have been given that matters here (capability.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The agent's service as far as it is known.
+
+    Attributes:
+        person: whose service it is; None if it is root's or ours, or never ran.
+        capabilities: a mask of what its user may do besides.
+        environ: in which its configuration is read: with the directories and proxies that systemd gave a running one.
+    """
+
+    environ: dict[str, str]
+    person: Person | None = None
+    capabilities: int = 0
+
+
+def service(config: Path | None) -> Service:
+    """Return whose service keeps the runtime directory of a configuration; nothing for anybody but root."""
+    if os.geteuid() != 0:
+        return Service(dict(os.environ))
+    directory = asking.directory(config)
+    pid = lock.holder(directory)
+    environ = surroundings.environment(pid, os.environ)
+    try:
+        owner = directory.stat().st_uid
+    except OSError:
+        owner = 0
+    if owner == 0:
+        return Service(environ)
+    unit = surroundings.unit()
+    person = surroundings.agent_user(pid, unit)
+    if person is None or person.uid != owner:
+        return Service(environ, people.user(str(owner)))
+    return Service(environ, person, _of_process(pid) if pid else _of_unit(unit.get("AmbientCapabilities", "")))
+
+
+def read_config(config: Path | None, environ: Mapping[str, str]) -> Config:
+    """Load the configuration that applies, in the environment of a service.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+    """
+    from agent.config.load import load_config
+
+    return load_config(common.config_path(config, os.environ), environ, files.read_bytes, files.expand)
+
+
+def become(seen_by: Service) -> None:
+    """Be the service's user for the rest of this process; to be called while it has no other threads."""
+    person = seen_by.person
+    if person is None:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_KEEP_CAPABILITIES, 1, 0, 0, 0)
+    os.setgroups(sorted(person.gids))
+    os.setresgid(person.gid, person.gid, person.gid)
+    os.setresuid(person.uid, person.uid, person.uid)
+    mask = seen_by.capabilities
+    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)(*(part for half in (mask & 0xFFFFFFFF, mask >> 32) for part in (half, half, 0)))
+    if libc.capset(header, sets):  # then without any, rather than with root's
+        libc.capset(header, (ctypes.c_uint32 * 6)())
+
+
+def _of_process(pid: int) -> int:
+    """Return what a process may do (proc_pid_status(5))."""
+    try:
+        found = re.search(rb"^CapEff:\s*([0-9a-f]+)$", files.read_bytes(Path(f"/proc/{pid}/status")), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1], 16) if found else 0
+
+
+def _of_unit(names: str) -> int:
+    return sum(1 << _NUMBERS[name] for name in set(names.split()) if name in _NUMBERS)

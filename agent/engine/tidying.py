@@ -1,0 +1,52 @@
+"""What belongs to whom on disk, and what becomes of what belongs to nobody any more."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.engine import jobs, publishing, reach, reserving, timekeeping
+from agent.network.discovery import host
+from agent.output import sink
+from agent.workers import StalledError
+
+if TYPE_CHECKING:
+    from agent.config.model import Config
+    from agent.engine.services import Services
+
+
+async def prepare(config: Config, services: Services) -> None:
+    """Deal with what happened while no agent ran: leftovers of a crash, profiles that were removed."""
+    board = services.board
+    await claim(config, services)
+    await board.restore(services.workers)
+    owners = [file.owner for profile in config.profiles for file in profile.token_file if file.owner]
+    recorded = [Path(path) for record in board.records.values() for path in record.paths]
+    targets = reach.by_directory((path, path) for path in (*jobs.output_files(config), *recorded))
+    await services.workers.disk_each(
+        (directory, partial(sink.sweep, paths, owners)) for directory, paths in targets.items()
+    )
+    for name in sorted(board.records.keys() - {profile.name for profile in config.profiles}):
+        await clean_up(name, services)
+
+
+async def claim(config: Config, services: Services) -> None:
+    """Say what is configured: which profiles count, which paths are theirs, and which places are somebody's."""
+    board = services.board
+    board.tally.arrange((profile.name for profile in config.profiles), map(host, config.profiles))
+    timekeeping.forget(services)
+    board.claimed = frozenset(file.path for profile in config.profiles for file in profile.token_file)
+    stalled = services.workers.stalled
+    with contextlib.suppress(StalledError):  # what was known before still holds
+        board.reserved = await services.workers.disk(lambda: reserving.reserved(config, stalled), at=reserving)
+
+
+async def clean_up(name: str, services: Services) -> None:
+    """Deal with the token files of a profile that is no longer configured."""
+    record = services.board.records.get(name)
+    if record and record.on_removal == "delete":
+        paths = [Path(path) for path in record.paths if Path(path) not in services.board.claimed]
+        await publishing.delete(paths, name, services, record.followed)
+    services.board.forget(name)
