@@ -69,7 +69,7 @@ def _warnings(hook: OnRefresh, user: int) -> Iterator[str]:
     if hook.signal is None:
         return
     path = hook.signal.pid_file
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # noqa: PTH112 - unlike Path.is_dir, also False where one may not enter
         yield f"signal: {path.parent}: the directory does not exist; does the service make it when it starts?"
     elif (owner := _owner(path)) is not None and user not in (0, owner):
         yield (
