@@ -228,7 +228,7 @@ def _check_token_file(token_file: TokenFile, report: Report, runtime_dir: Path, 
     from agent.errors import OutputError
 
     # The agent makes its own directory when it starts; that it is not there before is no problem of the file's.
-    missing = token_file.path.parent == runtime_dir and not runtime_dir.exists()
+    missing = token_file.path.parent == runtime_dir and not os.path.exists(runtime_dir)  # noqa: PTH110 - Path.exists raises where one may not enter
     try:
         for warning in _try_access(token_file) if missing else _try_writing(token_file, places):
             report.warning(f"{name}: token_file: {warning}")
