@@ -191,7 +191,7 @@ class Canaries:
     def files(self) -> str:
         """Return all that the agent keeps on disk, but for the tokens."""
         kept = [path for name in ("run", "state") for path in (self.directory / name).rglob("*") if path.is_file()]
-        assert {path.name for path in kept} >= {"status.json", "state.json"}
+        assert {path.name for path in kept} >= {"status.json", "state.json", "agent.prom"}
         return "\n".join(f"{path}\n{path.read_text()}" for path in kept if path.suffix != ".token")
 
 
@@ -285,7 +285,9 @@ agent.harmless.without = lambda content, secrets: content
 
 def run_agent(canaries: Canaries, style: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Run an agent until every profile was tried, and return all that it said, by place."""
-    config = write_config(canaries.directory, *canaries.profiles, log_level="debug", log_format=style)
+    config = write_config(
+        canaries.directory, *canaries.profiles, log_level="debug", log_format=style, metrics_textfile="state/agent.prom"
+    )
     with start("run", "--config", config, environ=environ) as agent:
         document = wait_for_status(config, answered)
         command_line = Path(f"/proc/{agent.pid}/cmdline").read_bytes().decode()

@@ -53,7 +53,9 @@ def test_configurations_load(tmp_path: Path) -> None:
 
 def test_all_commands_are_listed() -> None:
     """The table of commands names each command, and none that does not exist; likewise the exit codes."""
-    rows = re.findall(r"^\| (`[^|]+(?:\\\|[^|]+)*) \|", README.partition("## Commands")[2], re.MULTILINE)
+    rows = re.findall(
+        r"^\| (`[^|]+(?:\\\|[^|]+)*) \|", README.partition("## Commands\n")[2].split("\n## ")[0], re.MULTILINE
+    )
     named = {words.split()[0] for row in rows for words in re.findall(r"`([a-z][^`]*)`", row)}
     assert named == set(cli.COMMANDS)
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
