@@ -114,5 +114,7 @@ class Gate:
         """Keep a second between two requests of the same profile."""
         due = self._asked.get(profile, float("-inf")) + schedule.MIN_INTERVAL.total_seconds()
         while (wait := due - self._clock.boot()) > 0:
-            await self._clock.sleep_until(self._clock.now() + timedelta(seconds=wait))
+            # Never by nothing: what is less than a microsecond is no duration, and would be waited for in circles.
+            pause = max(timedelta(seconds=wait), timedelta.resolution)
+            await self._clock.sleep_until(self._clock.now() + pause)
         self._asked[profile] = self._clock.boot()

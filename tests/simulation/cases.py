@@ -1,0 +1,174 @@
+"""What is expected of one profile: the exact rule by which its token must have been renewed.
+
+A profile whose token is due must have a new one within `REACTION` seconds after the latest of these:
+
+- the token fell due (its observed lifetime times ``at``, or ``refresh_in``);
+- the last thing that stood in the way was gone, plus what the contract gives the agent to notice (`NOTICE`);
+- the rest is over that the provider's last answer entitles the agent to: back-off of at most 60 s, five minutes after
+  a rejection, Retry-After up to an hour.
+
+From the rule follows the promise to readers: whenever the provider was able to answer once within the last half of a
+token's life, and the rests it asked for are over before the end, the token never expires.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.simulation.providers import REJECTED
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+    from pathlib import Path
+
+    from tests.simulation.plans import Plan, Wallet
+    from tests.simulation.providers import Answered, Identity, Issued
+
+REACTION = 20.0
+"""Seconds for one attempt: requests that take up to 4 s each, a refused candidate before the good one, slow disks."""
+NOTICE = {
+    "down": 10.0,  # a start
+    "disk": 61.0,  # a file that could not be written is tried again with back-off
+    "clock": 31.0,  # steps and suspends are noticed once in 30 s
+    "credential": 13.0,  # found by the watch or the rescan, or looked at again after 10 s
+    "configuration": 13.0,
+    "provider": 0.0,  # the rests it asked for are counted by themselves
+}
+EARLY = 0.02
+"""Seconds by which rounding may let something come too early."""
+MIN_INTERVAL = 1.0
+
+
+@dataclass
+class Case:
+    """One profile and how it stands.
+
+    Attributes:
+        plan: as the configuration in force has it.
+        wallet: its certificates.
+        path: the token file.
+        former: identities whose token the file may hold until the first one of the present identity.
+        token: what is in the file; None where there is no sound token of this profile.
+        newest: the highest number of a token that was in it.
+        touched: since when the file is not as the agent left it.
+        absent: whether the file may be absent.
+        acquired: the newest token that the agent said it acquired, and when.
+        rest: until when the agent may rest; ``base``: the same after what stood in the way.
+        blocked: what stands in the way.
+        asked: when the last token request began, by boot time.
+        not_before: by its mark, when a refused certificate may be tried again; "" for a throttle.
+        free_until: until then it may ask, whatever was said before: something changed, or somebody wants to know.
+        spares: how often it may ask though its token is not due.
+        hurried: that is left over from several wishes at once, and soon in vain.
+        failed: its last attempt failed.
+        best: the newest token that was in the file.
+        former_formats: formats the file may still have.
+        contents: what was in the file before, and is in it now; ``written_at`` when that was written.
+        slip: by how much the agent may think its token younger, since the clock was set while no agent ran.
+        vague: for the same reason its times need not be right until the next token.
+        put_off_at: when the agent last said that it tries a certificate later.
+    """
+
+    plan: Plan
+    wallet: Wallet
+    path: Path
+    base: float
+    former: set[Identity] = field(default_factory=set)
+    token: Issued | None = None
+    newest: int = 0
+    touched: float | None = None
+    absent: bool = True
+    acquired: tuple[Issued, float] | None = None
+    rest: float = 0.0
+    blocked: AbstractSet[str] = frozenset({"down"})
+    asked: float = float("-inf")
+    not_before: dict[str, float] = field(default_factory=dict)
+    free_until: float = 0.0
+    spares: int = 1
+    hurried: bool = False
+    failed: bool = False
+    best: Issued | None = None
+    former_formats: set[str] = field(default_factory=set)
+    contents: tuple[str, str] = ("", "")
+    written_at: float = 0.0
+    slip: float = 0.0
+    vague: bool = False
+    put_off_at: float = float("-inf")
+
+    def due(self) -> float:
+        """Return when the token on disk is to be renewed at the latest."""
+        return self._renewal(self.token, self.plan.at)
+
+    def earliest(self) -> float:
+        """Return when it may be renewed at the earliest; one that could not be written yet counts."""
+        waits = self.acquired and self.acquired[0].number > self.newest
+        token = self.acquired[0] if self.acquired and waits else self.token
+        return self._renewal(token, max(0.0, self.plan.at - self.plan.jitter))
+
+    def _renewal(self, token: Issued | None, at: float) -> float:
+        if token is None or token.identity != self.plan.identity:
+            return float("-inf")
+        wish = token.refresh_in if token.refresh_in is not None else float("inf")
+        return token.at + max(MIN_INTERVAL, min(token.lifetime * at, wish))
+
+    def deadline(self) -> float:
+        """Return until when there must be a token that is not due."""
+        return max(self.due() + self.slip, self.base, self.rest) + REACTION
+
+    def block(self, reasons: AbstractSet[str], now: float, later: float) -> None:
+        """Note what stands in the way from now on; what lies on disk may be noticed ``later`` only."""
+        gone = self.blocked - reasons
+        late = {"credential": later, "configuration": later}
+        self.base = max([self.base, *(now + NOTICE[reason] + late.get(reason, 0.0) for reason in gone)])
+        self.blocked = reasons
+
+    def failed_at(self, answer: Answered) -> None:
+        """Note an answer without a token, and the rest it entitles to."""
+        self.failed = True
+        if answer.outage or answer.status in (429, 408):
+            self.rest = max(self.rest, answer.at + answer.rest)
+            if not answer.outage and not answer.aborted:
+                self.not_before[""] = answer.at + max(MIN_INTERVAL, min(answer.wish or 0.0, 3600.0))
+            return
+        if answer.passing:
+            self.rest = max(self.rest, answer.at + answer.rest)
+            return
+        others = self.wallet.others_than(answer.mark)
+        if not others or answer.at - self.put_off_at < REJECTED * 1.1:
+            self.rest = max(self.rest, answer.at + answer.rest)
+        self.not_before[answer.mark or "?"] = answer.at + (30.0 if others or len(self.wallet.known) > 1 else 270.0)
+
+
+def text_of(content: str, case: Case) -> str | None:
+    """Return the token in a whole file of the profile's format; None if it is anything else."""
+    for fmt in (case.plan.fmt, *case.former_formats):
+        text = _text_in(content, fmt)
+        if text is not None and text.count(".") == 2:
+            return text
+    return None
+
+
+def _text_in(content: str, fmt: str) -> str | None:
+    match fmt:
+        case "raw" if content.startswith("ey") and content.isprintable():
+            return content
+        case "header" if content.startswith("Authorization: Bearer ") and content.endswith("\n"):
+            return content[22:-1]
+        case "env" if content.startswith("ACCESS_TOKEN=") and content.endswith("\n"):
+            return content[13:-1]
+        case "json":
+            try:
+                return str(json.loads(content)["access_token"])
+            except (ValueError, KeyError, TypeError):
+                return None
+    return None
+
+
+def belongs(text: str, identity: Identity, tenant_id: str) -> bool:
+    """Whether the claims of a token are those of an identity."""
+    part = text.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return (claims["aud"], claims["appid"], claims["tid"]) == (identity.scope, identity.client_id, tenant_id)

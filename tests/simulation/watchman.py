@@ -1,0 +1,293 @@
+"""Looks at everything after each step that touched something, and before time passes; calls out what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from agent import state, status
+from tests.simulation import cases
+from tests.simulation.asking import NOTICED_WITHIN, Asking
+from tests.simulation.machine import BrokenError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.simulation.cases import Case
+    from tests.simulation.clocks import Time
+    from tests.simulation.providers import Issued, Ledger, Site
+
+STATUS_EVERY = 600.0
+"""Seconds between two comparisons of what is shown with what is so."""
+QUIET = 15.0
+"""Seconds after which status and records have been saved, also when the disk was full before."""
+PUBLISHED_WITHIN = 8.0
+REPAIRED_WITHIN = 13.0
+"""Seconds: the watch or the rescan, and the longest pause in a fight over a file."""
+
+
+class Watchman(Asking):
+    """Knows what is expected of each profile, by name; hears of requests, log events, and all that is touched."""
+
+    def __init__(self, time: Time, ledger: Ledger, sites: list[Site], tell: Callable[[str], None]) -> None:
+        super().__init__(time, ledger, sites, tell)
+        self._seen: dict[str, Any] = {}
+        self._changed_at = self._compared_at = 0.0
+        self._disk_fault_at = self._disturbed_at = float("-inf")
+        self._faulty = False
+        self._steps: list[tuple[float, float]] = []
+        self._started_at = self._ended_at = 0.0
+        self.settling_until = 0.0
+        self.refused = False  # a configuration that cannot be used lies on disk: nothing else is loaded either
+
+    # ---- what stands in the way
+
+    def happened(self) -> None:
+        """Something was done to the machine or the agent."""
+        self._changed_at = self.time.true
+
+    def update(self) -> None:
+        """See what stands in the way of each profile now."""
+        now, machine = self.time.true, self.machine
+        common = set()
+        if not machine.running or machine.stopping:
+            common.add("down")
+        if machine.run_disk.fault:
+            common.add("disk")
+        faulty = bool(machine.run_disk.fault or machine.state_disk.fault)
+        if faulty or self._faulty:
+            self._disk_fault_at = now
+        self._faulty = faulty
+        if abs(self.time.wrong) > 200:
+            common.add("clock")
+        for case in self.cases.values():
+            reasons = set(common)
+            if self.sites[case.plan.identity.site].strikes(case.plan.identity, 4.0):
+                reasons.add("provider")
+            if not case.wallet.usable(loading=not self.refused):
+                reasons.add("credential")
+            case.block(reasons, now, self.rescan if machine.notices.deaf else 0.0)
+
+    def disturbed(self, step: float = 0.0, slept: float = 0.0) -> None:
+        """The clock was set, or the machine slept."""
+        now = self._disturbed_at = self.time.true
+        until = now + NOTICED_WITHIN + cases.NOTICE["clock"]
+        self._steps.append((now, step))
+        for case in self.cases.values():
+            case.base = max(case.base, now + cases.NOTICE["clock"])
+            if case.free_until >= now - slept:
+                case.free_until = self._site_free_until[case.plan.identity.site] = until
+        if now < self._started_at + 10:
+            self._doubt()
+
+    def ended(self) -> None:
+        """The process came to its end."""
+        self._ended_at = self.time.true
+        unsaved = self._ended_at - self._disk_fault_at < QUIET
+        for case in self.cases.values():  # nothing of it may be remembered
+            case.vague = case.vague or unsaved or self._ended_at - case.written_at < QUIET
+
+    def started(self) -> None:
+        """A new process of the agent knows nothing of what the one before was told."""
+        self._changed_at = self._started_at = self.time.true
+        self._doubt()
+        for number in range(len(self.sites)):
+            self._failing[number] = 0
+            self._site_not_before[number] = float("-inf")
+        for case in self.cases.values():
+            case.failed = True
+            case.acquired = None
+            case.not_before.clear()
+            case.wallet.known = [case.wallet.pair] if case.wallet.sound else []
+        self.update()
+
+    def _doubt(self) -> None:
+        """A clock that was set while no agent ran: nobody can tell by how much, while all times are in the past."""
+        since = [step for at, step in self._steps if at > self._ended_at - 33]
+        slip = sum(max(0.0, -step) for step in since)
+        for case in self.cases.values() if since else ():
+            case.vague = True
+            aged = case.token is None or self.time.true - case.token.at > slip
+            case.slip = max(case.slip, slip if aged else 0.0)
+
+    def logged(self, event: str, fields: dict[str, Any]) -> None:
+        """Hear of what the agent says."""
+        self._changed_at = self.time.true
+        if event == "agent.started" and not self.machine.run_disk.fault and not self.machine.state_disk.fault:
+            left = [path.name for path in self.machine.run_disk.path.glob(".*.tmp")]
+            if left:
+                self.broken(f"temporary files are left after a start: {left}")
+        if event == "certificate.rejected" and (case := self.cases.get(fields["profile"])):
+            case.put_off_at = self.time.true
+        if event == "token.acquired" and (case := self.cases.get(fields["profile"])):
+            issued = self.ledger.fingerprints.get(fields["token_sha256"])
+            if issued is None or issued.identity not in {case.plan.identity, *case.former}:
+                self.broken(f"{case.plan.name} acquired a token that is not its own")
+            elif issued.identity == case.plan.identity:
+                case.acquired = (issued, self.time.true)
+
+    # ---- files
+
+    def touched(self) -> None:
+        """Look at all token files that are not as they were."""
+        for case in self.cases.values():
+            try:
+                found: Any = os.stat(case.path)  # noqa: PTH116 - a hot path
+                look = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+            except FileNotFoundError:
+                look = None
+            if self._seen.get(case.plan.name, 0) != look:
+                self._seen[case.plan.name] = look
+                self._changed_at = self.time.true
+                self.look(case)
+
+    def look(self, case: Case, *, by_agent: bool = True) -> None:
+        """Judge what a token file holds."""
+        name, token = case.plan.name, None
+        content = _read(case.path)
+        if content is not None:
+            text = cases.text_of(content, case)
+            token = self.ledger.issued.get(text or "")
+            known = {case.plan.identity, *case.former}
+            if token and token.identity not in known and case.touched is None:
+                self.broken(f"{name}'s file holds a token of {token.identity}")
+            if token and not cases.belongs(text or "", token.identity, self._tenant(token)):
+                self.broken(f"{name}'s token has the claims of another one")
+        if not by_agent:
+            case.token = token
+            return
+        self._judge(case, content, token)
+        if token:
+            self.tell(f"{name} has {token.number}")
+
+    def _judge(self, case: Case, content: str | None, token: Issued | None) -> None:
+        name, before = case.plan.name, case.token
+        if content is None:
+            gone_well = case.absent or case.touched is not None or (before and self._over(case, before))
+            if not gone_well:
+                self.broken(f"{name}'s file is gone")
+            case.token = None
+            return
+        if token is None:
+            if case.touched is None and not case.former:
+                self.broken(f"{name}'s file holds no token of its own: {content[:20]!r}… {len(content)} characters")
+            case.token = None
+            return
+        if token.number < case.newest and case.touched is None:
+            self.broken(f"{name}'s file holds token {token.number} after {case.newest}")
+        if case.touched is not None and token.number >= case.newest and self._is_right(case):
+            case.touched = None
+        if case.touched is not None:
+            case.token = token
+            return
+        if token is not case.best:
+            case.contents = (case.contents[-1], content)
+            case.slip, case.vague = 0.0, False
+        case.token = case.best = token
+        case.newest, case.absent = token.number, self.machine.stopping and case.plan.on_stop == "delete"
+        case.written_at = self.time.true
+        if token.identity == case.plan.identity:
+            case.former = set()
+
+    def _over(self, case: Case, token: Issued) -> bool:
+        return case.plan.on_expiry == "delete" and self.time.true >= token.ends - 3
+
+    def _is_right(self, case: Case) -> bool:
+        return (os.stat(case.path).st_mode & 0o7777) == 0o600  # noqa: PTH116
+
+    def _tenant(self, token: Issued) -> str:
+        tenant_id: str = self.sites[token.identity.site].handle.provider.registry.tenants[0].id
+        return tenant_id
+
+    # ---- before time passes
+
+    def before_jump(self, elapsed: float) -> None:
+        """See that all will still be well when time has passed in which nothing happens."""
+        then = elapsed + self.time.suspended
+        for case in self.cases.values():
+            if case.blocked:
+                continue
+            if case.touched is None and then > case.deadline() and then > case.due() + case.slip + cases.REACTION:
+                self._late(case, then)
+            if case.acquired and case.base < case.acquired[1] and self._unpublished(*case.acquired, case, then):
+                raise BrokenError(f"{case.plan.name} acquired {case.acquired[0].number}, and it is not on disk")
+            if case.touched is not None and self._unrepaired(case, then):
+                raise BrokenError(f"{case.plan.name}'s file was not put right for {then - case.touched:.0f} s")
+        if then >= self._compared_at + STATUS_EVERY:
+            self.compare()
+
+    def _late(self, case: Case, then: float) -> None:
+        what = f"token {case.token.number}, due {then - case.due():.0f} s ago" if case.token else "no token"
+        raise BrokenError(f"{case.plan.name} still has {what}; nothing stood in the way for {then - case.base:.0f} s")
+
+    @staticmethod
+    def _unpublished(token: Issued, since: float, case: Case, then: float) -> bool:
+        return token.number > case.newest and then > since + PUBLISHED_WITHIN
+
+    def _unrepaired(self, case: Case, then: float) -> bool:
+        touched = case.touched or 0.0
+        by_scan = self.machine.notices.deaf or case.base > touched  # nothing tells that a disk can be written again
+        bound = REPAIRED_WITHIN + (self.rescan if by_scan else 0.0)
+        serves = case.best is not None and case.best.ends > then
+        return serves and then > max(touched, case.base) + bound
+
+    def compare(self, *, strictly: bool = False) -> None:
+        """Compare what is shown with what is so, once all is quiet."""
+        now = self.time.true
+        since = max(self._changed_at, self._disk_fault_at, self._disturbed_at + 31, self.settling_until)
+        if (
+            not self.machine.running
+            or self.machine.stopping
+            or self.machine.run_disk.fault
+            or self.machine.state_disk.fault
+        ):
+            return
+        if now < since + QUIET and not strictly:
+            self._compared_at = since + QUIET - STATUS_EVERY  # look again then
+            return
+        self._compared_at = now
+        board, clock = self.machine.services.board, self.machine.clock
+        document = status.document(board.agent, tuple(board.profiles.values()), clock.now(), running=True)
+        shown = {entry["name"]: entry for entry in document["profiles"]}
+        if shown.keys() != self.cases.keys():
+            raise BrokenError(f"status shows {sorted(shown)}, configured are {sorted(self.cases)}")
+        saved = json.loads(_read(self.machine.run_disk.path / "status.json") or "{}")
+        records = state.parse((_read(self.machine.state_disk.path / "state.json") or "").encode())
+        known = status.document(*status.from_file(saved), clock.now(), running=True)
+        for entry in (*known["profiles"], *document["profiles"]):
+            del entry["runway_seconds"]  # of times that are rounded to the second in the file
+        if known != document:
+            raise BrokenError(f"status.json differs from what is so: {_difference(known, document)}")
+        for name, case in self.cases.items():
+            if not case.vague and case.touched is None and case.token and case.token.identity == case.plan.identity:
+                self._compare_one(case, shown[name], records.get(name))
+
+    def _compare_one(self, case: Case, entry: dict[str, Any], record: state.Record | None) -> None:
+        token, now, name = case.token, self.time.true, case.plan.name
+        assert token
+        shown = status.parse_rfc3339(entry["expires_at"])
+        ends = (shown - self.machine.clock.now()).total_seconds() + now if shown else None
+        if ends is None or abs(ends - token.ends) > 2.5:
+            raise BrokenError(f"{name}: status shows an end at {ends}, the token on disk ends at {token.ends}")
+        if entry["state"] in ("fresh", "degraded") and now > token.ends + 2.5:
+            raise BrokenError(f"{name}: status says {entry['state']} of a token that is over")
+        if entry["state"] in ("pending", "expired") and now < token.ends - 2.5:
+            raise BrokenError(f"{name}: status says {entry['state']} of a token that serves")
+        content = cases.text_of(_read(case.path) or "", case) or ""
+        if record is None or record.token_sha256 != hashlib.sha256(content.encode()).hexdigest():
+            raise BrokenError(f"{name}: state.json does not know the token on disk")
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
+    entries = zip(one["profiles"], other["profiles"], strict=False)
+    found = [(a["name"], key, a[key], b.get(key)) for a, b in entries for key in a if a[key] != b.get(key)]
+    return str(found or (one["agent"], other["agent"]))[:300]
+
+
+def _read(path: Any) -> str | None:
+    try:
+        return path.read_text()  # type: ignore[no-any-return]
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
