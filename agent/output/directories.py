@@ -212,9 +212,13 @@ def _make_all(walk: _Walk, parts: Sequence[str], mode: int) -> None:
 
 
 def _make(walk: _Walk, name: str, mode: int) -> None:
-    """Make a directory; its mode is the one asked for, whatever the umask is."""
+    """Make a directory; its mode is the one asked for, whatever the umask is.
+
+    With the usual umask it has that mode from the first moment: after a crash nobody would mend it, for one that exists
+    is left as it is.
+    """
     try:
-        os.mkdir(name, 0o700, dir_fd=walk.descriptor)
+        os.mkdir(name, mode, dir_fd=walk.descriptor)
     except FileExistsError:
         return  # somebody was faster; the next step looks at whose it is
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
