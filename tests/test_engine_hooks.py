@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import stat
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -444,8 +445,9 @@ def test_check_for_a_user_without_privileges(stage: Scene) -> None:
     config = stage.config(stage.profile(on_refresh=keys))
     assert "systemd will refuse" not in run("check", "--config", config).stderr
     os.chown(stage.directory / "run", 12345, 12345)
-    for folder in (stage.directory, *stage.directory.parents[:2]):
-        folder.chmod(0o711)  # the pid file is looked for with that user's eyes
+    for folder in (stage.directory, *stage.directory.parents):  # the pid file is looked for with that user's eyes
+        if not (mode := folder.stat().st_mode) & 0o001:
+            folder.chmod(stat.S_IMODE(mode) | 0o011)
     said = run("check", "--config", config).stderr
     assert "reload_unit: systemd will refuse: the agent runs as user 12345" in said
     assert "may not send it signals" in said
