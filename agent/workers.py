@@ -35,7 +35,7 @@ Begin: TypeAlias = "Callable[[], tuple[Callable[[], T], Callable[[], None]]]"
 
 PATIENCE = 5.0
 """Seconds for disk work; disks that are merely busy answer sooner."""
-BEGINNING = 1.0
+BEGINNING = 3.0
 """Seconds for a thread to begin, in which nothing else happens."""
 
 

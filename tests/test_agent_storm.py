@@ -89,7 +89,7 @@ def test_storm(stage: Scene) -> None:
     configure(stage, 0)
     environ = sabotage(stage.directory, COUNT_TASKS) | {"TASKS": str(stage.directory / "tasks")}
     with start("run", "--config", stage.directory / "config.toml", environ=environ) as agent:
-        agent.wait_for("agent.started")
+        agent.wait_for_text("agent.started")
         for name in STEADY:  # each writes once a second
             agent.wait_for("token.written", profile=name)
         storm(stage, agent, 200, 2.0)  # whatever is made once is made by now

@@ -48,7 +48,7 @@ def agent(stage: Scene) -> Iterator[Running]:
     """A running agent that has its token, and has told everybody."""
     config = stage.config()
     with start("run", "--config", config) as running:
-        running.wait_for("agent.started")
+        running.wait_for_text("agent.started")
         running.wait_for("token.written")
         wait_for_status(config, lambda shown: bool(shown["profiles"]) and shown["profiles"][0]["state"] == "fresh")
         yield running

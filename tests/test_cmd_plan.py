@@ -24,7 +24,7 @@ def test_plan(stage: Scene) -> None:
     """The plan names what differs as often as it is asked for, changes nothing, and is what a reload then does."""
     config = stage.config(stage.profile(), stage.profile("b"), watch=False)
     with start("run", "--config", config) as agent:
-        agent.wait_for("agent.started")
+        agent.wait_for_text("agent.started")
         agent.wait_for("token.written", profile="b")
         assert run("plan", "--config", config).stdout == "untouched  2 profiles\n"
         stage.config(stage.profile(timeout="30s"), stage.profile("c"), watch=False)
@@ -42,7 +42,7 @@ def test_refused(stage: Scene) -> None:
     """What a reload would refuse exits 78 with all problems, and the agent is not told that anything was wrong."""
     config = stage.config(watch=False)
     with start("run", "--config", config) as agent:
-        agent.wait_for("agent.started")
+        agent.wait_for_text("agent.started")
         stage.config(stage.profile(clientid="x", scopes=None), watch=False)
         done = run("plan", "--config", config)
         assert (done.returncode, done.stdout) == (78, "")

@@ -29,7 +29,7 @@ def stage(tmp_path: Path) -> Iterator[Scene]:
 def agent(stage: Scene) -> Iterator[Running]:
     """An agent that has its tokens."""
     with start("run", "--config", stage.config(*map(stage.profile, NAMES))) as running:
-        running.wait_for("agent.started")
+        running.wait_for_text("agent.started")
         for _ in NAMES:
             running.wait_for("token.written")
         yield running

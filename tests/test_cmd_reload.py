@@ -32,7 +32,7 @@ def stage(tmp_path: Path) -> Iterator[Scene]:
 def agent(stage: Scene) -> Iterator[Running]:
     """An agent that does not look at its files by itself, and has its token."""
     with start("run", "--config", stage.config(watch=False)) as running:
-        running.wait_for("agent.started")
+        running.wait_for_text("agent.started")
         running.wait_for("token.written")
         yield running
 
@@ -125,7 +125,7 @@ def test_no_agent(stage: Scene) -> None:
     assert "systemctl start token-agent" in done.stderr
     for number in (signal.SIGTERM, signal.SIGKILL):
         with start("run", "--config", config) as running:
-            running.wait_for("agent.started")
+            running.wait_for_text("agent.started")
             assert ask().returncode == 0
             running.stop(number)
         done = ask()

@@ -114,26 +114,29 @@ class Foothold:
         """Make everything anew that is not in its place; what fails is said once, and tried again."""
         await self._leave()
         try:
-            await self._services.workers.disk(self._take_place, at=self._runtime_dir)
-            self._over(UNUSABLE)
-            self._listener = await self._services.workers.disk(self._listen, at=self._runtime_dir)
+            self._listener = await self._services.workers.disk(self._take_place, at=self._runtime_dir)
         except BusyError as error:
             self.displaced = error
         except (OutputError, StalledError) as caught:
             reason = caught if isinstance(caught, OutputError) else caught.of(self._runtime_dir)
             self._complain(UNUSABLE, reason.message, reason.hint or UNUSABLE_HINT)
         except OSError as error:
+            self._said.pop(UNUSABLE, None)
             self._complain(UNAVAILABLE, error.strerror or type(error).__name__, SOCKET_HINT)
         else:
-            self._over(UNAVAILABLE)
+            self._said.clear()
             await self._welcome()
 
-    def _take_place(self) -> None:
+    def _take_place(self) -> sockets.Listener:
+        """Make what is missing: directory and lock, and then the socket.
+
+        Raises:
+            BusyError, OutputError: directory or lock cannot be had.
+            OSError: the socket cannot.
+        """
         sink.make_directory(self._runtime_dir, RUNTIME_MODE)
         if self._services.lock:
             self._services.lock.renew()
-
-    def _listen(self) -> sockets.Listener:
         return sockets.named(control.listen(self._runtime_dir), self._runtime_dir / control.NAME)
 
     async def _welcome(self) -> None:
@@ -155,6 +158,3 @@ class Foothold:
             path = self._runtime_dir if event == UNUSABLE else self._runtime_dir / control.NAME
             self._services.log.error(event, path=str(path), message=message, hint=hint)
         self._said[event] = message
-
-    def _over(self, event: str) -> None:
-        self._said.pop(event, None)

@@ -60,14 +60,11 @@ class Loader:
         return jobs.loads(config.profiles, self._credentials, now)
 
     def looks(self, config: Config) -> Iterator[tuple[Path, Callable[[], watch.Contents]]]:
-        """Yield how to look at all files that decide what the agent does, directory by directory.
+        """Yield how to look at all files that decide what the agent does, each time of one directory.
 
         Those that `include` finds now are among them.
         """
-        directories: dict[Path, list[Path]] = {}
-        for path in dict.fromkeys(jobs.watched_files(config)):
-            directories.setdefault(path.parent, []).append(path)
-        for directory, paths in directories.items():
+        for directory, paths in watch.portions(jobs.watched_files(config)):
             yield directory, partial(watch.contents, paths)
         for pattern in filter(is_wild, config.agent.include):  # the others are among the files that were read
             yield watchset.fixed_directory(pattern), partial(_matches, pattern)

@@ -81,12 +81,12 @@ async def fingerprints(
     paths: Iterable[Path], seen: Mapping[Path, watch.Fingerprint], services: Services
 ) -> dict[Path, watch.Fingerprint]:
     """Return the fingerprints of files; where they cannot be had, what was seen last."""
-    groups = by_directory((path, path) for path in paths)
+    groups = list(watch.portions(paths))
     outcomes = await services.workers.disk_each(
-        (directory, partial(watch.fingerprints, group)) for directory, group in groups.items()
+        (directory, partial(watch.fingerprints, group)) for directory, group in groups
     )
     found: dict[Path, watch.Fingerprint] = {}
-    for group, outcome in zip(groups.values(), outcomes, strict=True):
+    for (_, group), outcome in zip(groups, outcomes, strict=True):
         if isinstance(outcome, StalledError):
             found |= {path: seen.get(path, str(outcome.strerror)) for path in group}
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,22 +10,42 @@ from agent.config import claims
 from agent.output.reserved import Reserved
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from agent.config.model import Config
 
 
-def reserved(config: Config, stalled: Collection[Path] = ()) -> Reserved:
-    """Look at where everything is that a configuration names, and return who has which place; blocks.
+PORTION = 64
+"""Paths that are looked at together."""
+
+
+def reserved(config: Config) -> Reserved:
+    """Look at where everything is that a configuration names, and return who has which place; blocks."""
+    places = Reserved()
+    for _, look in portions(config):
+        places.add(look())
+    return places
+
+
+def portions(
+    config: Config, stalled: Collection[Path] = ()
+) -> Iterator[tuple[frozenset[Path], Callable[[], Reserved]]]:
+    """Yield how to do that bit by bit, with the directories that each is about; the first of two has a place.
 
     Args:
         config: the configuration.
         stalled: directories that do not answer; what is in them is left out.
     """
+    left = [named for named in _named(config) if named[0].parent not in stalled]
+    for start in range(0, len(left), PORTION):
+        some = left[start : start + PORTION]
+        yield frozenset(path.parent for path, _, _ in some), partial(_look, some)
+
+
+def _look(named: Iterable[tuple[Path, str, bool]]) -> Reserved:
     places = Reserved()
-    for path, what, through_links in _named(config):
-        if path.parent not in stalled:
-            places.take(path, what, through_links=through_links)
+    for path, what, through_links in named:
+        places.take(path, what, through_links=through_links)
     return places
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,9 +37,11 @@ async def claim(config: Config, services: Services) -> None:
     board.tally.arrange((profile.name for profile in config.profiles), map(host, config.profiles))
     timekeeping.forget(services)
     board.claimed = frozenset(file.path for profile in config.profiles for file in profile.token_file)
-    stalled = services.workers.stalled
-    with contextlib.suppress(StalledError):  # what was known before still holds
-        board.reserved = await services.workers.disk(lambda: reserving.reserved(config, stalled), at=reserving)
+    places = sink.Reserved()
+    for found in await services.workers.disk_each(reserving.portions(config, services.workers.stalled)):
+        if not isinstance(found, StalledError):
+            places.add(found)
+    board.reserved = places
 
 
 async def clean_up(name: str, services: Services) -> None:

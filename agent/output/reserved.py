@@ -37,6 +37,11 @@ class Reserved:
                 continue
             self._taken.setdefault((found.st_dev, found.st_ino, name.name), (path, what))
 
+    def add(self, others: Reserved) -> None:
+        """Let others have their places, where they are free."""
+        for place, taken in others._taken.items():
+            self._taken.setdefault(place, taken)
+
     def check(self, path: Path, directory: int, name: str) -> None:
         """Make sure that nobody else has a place.
 

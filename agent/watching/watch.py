@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 from agent import files
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from pathlib import Path
 
     from agent.clock import Clock
 
 LIMIT = 16 << 20
 """Bytes; as large as a file of trusted authorities may be."""
+PORTION = 64
+"""Files."""
 SETTLE_STEP = timedelta(milliseconds=200)
 SETTLE_STEP_OF_CONFIGURATION = timedelta(milliseconds=500)
 """Longer, since half a configuration may be a good one, which would end the profiles of the other half."""
@@ -73,6 +75,16 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 def fingerprints(paths: Iterable[Path]) -> dict[Path, Fingerprint]:
     """Return the fingerprints of all the paths; two equal results mean that nobody has touched them."""
     return {path: fingerprint(path) for path in paths}
+
+
+def portions(paths: Iterable[Path]) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield all paths once, in portions of one directory each that are looked at in an instant."""
+    directories: dict[Path, list[Path]] = {}
+    for path in dict.fromkeys(paths):
+        directories.setdefault(path.parent, []).append(path)
+    for directory, group in directories.items():
+        for start in range(0, len(group), PORTION):
+            yield directory, group[start : start + PORTION]
 
 
 async def settled(look: Callable[[], Awaitable[Contents]], clock: Clock, step: timedelta = SETTLE_STEP) -> Contents:
