@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+WORKERS = (os.cpu_count() or 1) + 1
+"""Many tests wait most of their time: for a watch, a back-off, a systemd."""
 CHECKS = (
     ("ruff", "check"),
     ("ruff", "format", "--check"),
     ("mypy",),
-    ("pytest", "-n", "auto", "--dist", "worksteal"),
+    ("pytest", "-n", str(WORKERS), "--dist", "worksteal"),
 )
 
 
