@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-WORKERS = 2 * (os.cpu_count() or 1)
+WORKERS = (os.cpu_count() or 1) + 1
 """Many tests wait most of their time: for a watch, a back-off, a systemd."""
 CHECKS = (
     ("ruff", "check"),

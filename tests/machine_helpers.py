@@ -96,6 +96,15 @@ def use_up_inodes(path: Path) -> list[Path]:
     return made[:-1]
 
 
+def _watches(pid: int) -> str:
+    """Return what the kernel says of the inotify instances of a process (proc_pid_fdinfo(5))."""
+    found = ""
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found += path.read_text()
+    return found
+
+
 class Frozen:
     """A file system whose server can be stopped: then whoever touches it waits, as on NFS."""
 
@@ -112,6 +121,18 @@ class Frozen:
         if not os.path.ismount(path):
             self.end()
             raise AssertionError("bindfs does not mount")
+
+    def freeze_when_watched(self, agent: Running, *directories: Path) -> None:
+        """Let it answer nobody, once an agent watches directories on it.
+
+        Not while it sets that up: watchfiles asks the kernel for it under the lock of the interpreter, and a disk that
+        stops in just these milliseconds stops the whole process, until systemd's watchdog begins it anew.
+        """
+        inodes = {f"ino:{directory.stat().st_ino:x} " for directory in directories}
+        deadline = time.monotonic() + PATIENCE
+        while missing := {inode for inode in inodes if inode not in _watches(agent.pid)}:
+            assert time.monotonic() < deadline, f"not watched: {missing}"
+        self.freeze()
 
     def freeze(self) -> None:
         """Let it answer nobody."""

@@ -50,7 +50,7 @@ def test_frozen_token_files_stop_no_other_profile(stage: Scene, disk: Frozen) ->
     with start("run", "--config", config) as agent:
         for number in range(count):
             agent.wait_for_text(f'{number}/bad.token", "token_sha256"')
-        disk.freeze()
+        disk.freeze_when_watched(agent, *(token.parent for token in tokens))
         for number in range(count):
             agent.wait_for_text(f'"disk.stalled", "path": "{disk.path}/{number}"')
         for _ in range(3):
@@ -72,7 +72,7 @@ def test_an_agent_with_a_frozen_disk_can_be_stopped(stage: Scene, disk: Frozen) 
     """Though threads hang for ever, SIGTERM ends the agent."""
     with start("run", "--config", configured(stage, disk)) as agent:
         agent.wait_for("token.written", profile="bad0")
-        disk.freeze()
+        disk.freeze_when_watched(agent, disk.path / "0")
         agent.wait_for("disk.stalled")
         began = time.monotonic()
         assert agent.stop() == 0
@@ -102,7 +102,7 @@ def test_frozen_configuration_and_state(stage: Scene, disk: Frozen) -> None:
     config = stage.directory / "disk" / shutil.copy(config, disk.path)
     with start("run", "--config", config) as agent:
         agent.wait_for("token.written")
-        disk.freeze()
+        disk.freeze_when_watched(agent, disk.path)
         agent.wait_for("state.unsaved")
         asked = run("reload", "--config", stage.directory / "config.toml")
         assert asked.returncode == 78
