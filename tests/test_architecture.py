@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import statistics
 from pathlib import Path
@@ -84,6 +85,7 @@ def full_name_of(path: Path) -> str:
     return ".".join(path.relative_to(AGENT).with_suffix("").parts)
 
 
+@functools.cache
 def imports(path: Path, *, types_too: bool = False) -> set[str]:
     """All dotted names a module imports when it runs; those of `if TYPE_CHECKING` only when asked for."""
     found: set[str] = set()
