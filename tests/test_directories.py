@@ -101,7 +101,9 @@ def test_unsafe_directories_are_refused(ground: Path, mode: int, uid: int) -> No
 def test_the_directory_of_another_agent_user_names_that_user(ground: Path) -> None:
     """Root that uses the directories of an agent with a user of its own is told to run as that user."""
     home = helpers.directory(ground / "run", uid=OTHER)
-    assert "run this as that user" in refusal(make_directory, home, 0o755).hint
+    hint = refusal(make_directory, home, 0o755).hint
+    assert f"run this as that user: runuser -u {OTHER} --" in hint
+    assert "chown" not in hint  # the agent would be shut out of its own directory
     helpers.call(make_directory, home, 0o755, who=Who(OTHER))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.doctor import people
+from agent import users
 from agent.output import access, sink
 from agent.output.access import Access
 from tests import sink_helpers
@@ -69,7 +69,7 @@ def test_all_intended_readers_are_tried(ground: Path) -> None:
     assert [finding.level for finding in found] == ["ok"] * 4
     assert [finding.message.partition(f" {path}")[0] for finding in found] == [
         f"user {OTHER} can read",
-        f"user {people.user_name(NOBODY)} can read",
+        f"user {users.user_name(NOBODY)} can read",
         f"group {GROUP} can read",
         "group daemon can read",
     ]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import users
 from agent.doctor import people, rights
 from agent.doctor.rights import Entry, Person, Step
 from agent.doctor.walk import walk
@@ -142,7 +143,7 @@ def test_groups_are_those_of_the_database() -> None:
     for name in ("root", "daemon", "nobody"):
         shown = subprocess.run(["id", "-G", name], capture_output=True, text=True, check=True).stdout
         assert people.user(name).gids == set(map(int, shown.split()))
-        assert name in people.members(people.group_name(people.user(name).gid))
+        assert name in people.members(users.group_name(people.user(name).gid))
     assert people.user(str(USERS[0])) == Person(str(USERS[0]), USERS[0], 65534, frozenset({65534}))
     with pytest.raises(LookupError, match="no user 'no-such-user'"):
         people.user("no-such-user")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent import users
 from agent.errors import OutputError
 from agent.output import sink
 from agent.output.access import Access
@@ -202,7 +203,7 @@ def test_a_missing_directory_is_named(ground: Path) -> None:
     (ground / "file").write_bytes(OLD)
     missing = refused_twice(ground / "missing" / "token")
     assert "does not exist" in missing.message
-    assert f"install -d -m 0755 {ground}/missing" in missing.hint
+    assert f"install -d -o {users.own_name()} -m 0755 {ground}/missing" in missing.hint
     assert "not a directory" in refused_twice(ground / "file" / "token").message
     assert "not an absolute path" in refused_twice(Path("token")).message
     assert "not an absolute path" in refusal(sink.remove, Path("token")).message
@@ -215,7 +216,7 @@ def test_a_directory_missing_behind_a_link_is_named(ground: Path) -> None:
     for path in (ground / "token", ground / "way" / "token"):
         error = refused_twice(path, FOLLOW)
         assert f"the directory {ground}/missing does not exist" in error.message
-        assert error.hint == f"install -d -m 0755 {ground}/missing"
+        assert error.hint == f"install -d -o {users.own_name()} -m 0755 {ground}/missing"
 
 
 def test_a_directory_in_which_no_file_can_be_made_is_not_called_missing() -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import grp
-import os
-import pwd
 import stat
 from pathlib import Path
 
-from agent import files
+from agent import files, users
 from agent.errors import CredentialError
 
 _OTHERS = 0o007
@@ -83,27 +80,13 @@ def _missing_hint(path: Path) -> str:
 
 def _permission_hint(path: Path) -> str:
     """Say whose file it is and who we are, and the two ways out."""
-    user = _user(os.geteuid())
+    user = users.own_name()
     try:
         status = path.stat()
     except OSError:
         return f"user {user} may not enter one of the folders above it (x for the user or a group of theirs)"
-    owner, group, mode = _user(status.st_uid), _group(status.st_gid), stat.S_IMODE(status.st_mode)
+    owner, group, mode = users.user_name(status.st_uid), users.group_name(status.st_gid), stat.S_IMODE(status.st_mode)
     return (
         f"it belongs to {owner}:{group} with mode {mode:04o}, and this process is user {user}: "
         f"chgrp it to a group of {user} and chmod g+r, or pass it with LoadCredential= in the unit"
     )
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)

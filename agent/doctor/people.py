@@ -7,7 +7,7 @@ import os
 import pwd
 from pathlib import Path
 
-from agent import files
+from agent import files, users
 from agent.doctor.rights import Person
 from agent.output import access
 
@@ -71,20 +71,4 @@ def process(pid: int) -> Person | None:
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     uid, gid = int(fields["Uid"].split()[1]), int(fields["Gid"].split()[1])
     gids = frozenset({gid, *map(int, fields["Groups"].split())})
-    return Person(user_name(uid), uid, gid, gids)
-
-
-def user_name(uid: int) -> str:
-    """Return a user's name, the number where there is none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def group_name(gid: int) -> str:
-    """Return a group's name, the number where there is none."""
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
+    return Person(users.user_name(uid), uid, gid, gids)

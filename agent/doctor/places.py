@@ -8,7 +8,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.doctor import people, surroundings
+from agent import users
+from agent.doctor import surroundings
 from agent.doctor.findings import Topic
 from agent.errors import OutputError
 from agent.output import access, temporary
@@ -80,7 +81,7 @@ def _rights(topic: Topic, token_file: TokenFile, path: Path, found: os.stat_resu
         look = access.Look(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, access.read_acl(str(path)))
     except (LookupError, OSError):
         return  # the readers' part names what does not exist
-    shown = f"{look.mode:04o}{'+' * bool(look.acl)} {people.user_name(look.uid)}:{people.group_name(look.gid)}"
+    shown = f"{look.mode:04o}{'+' * bool(look.acl)} {users.user_name(look.uid)}:{users.group_name(look.gid)}"
     if grant.matches(look):
         yield topic.ok(f"{path} has the rights it should have ({shown})")
         return

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.doctor import people
+from agent import users
 from agent.doctor.rights import Step, entries
 from agent.output.access import read_acl
 
@@ -75,6 +75,6 @@ def _look(path: Path) -> Step:
         uid=found.st_uid,
         gid=found.st_gid,
         acl=entries(read_acl(str(path))),
-        owner=people.user_name(found.st_uid),
-        group=people.group_name(found.st_gid),
+        owner=users.user_name(found.st_uid),
+        group=users.group_name(found.st_gid),
     )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from agent import users
 from agent.errors import OutputError
 from agent.output.access import read_acl
 
@@ -174,7 +175,7 @@ class _Walk:
             raise OutputError(
                 self.step,
                 f"unsafe directory: user id {found.st_uid} owns it and could replace what the agent writes below it",
-                hint=f"run this as that user, or chown root {self.step}",
+                hint=_whose(found.st_uid, self.step),
             )
         if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
             raise OutputError(self.step, "unsafe directory: everybody may write to it", hint=f"chmod o-w {self.step}")
@@ -258,6 +259,12 @@ def _go_as_far_as_possible(walk: _Walk, path: Path) -> bool:
 
 
 _MAKE = "install -d -o token-agent {path}, or set RuntimeDirectory= and StateDirectory= in the unit"
+
+
+def _whose(uid: int, step: Path) -> str:
+    """Say what helps where a directory belongs to somebody else; root must not take the agent's own away from it."""
+    way = f"run this as that user: runuser -u {users.user_name(uid)} -- token-agent ..."
+    return f"{way}; or use a directory that root owns" if os.geteuid() == 0 else f"{way}; or chown root {step}"
 
 
 def _unusable(path: Path, error: OSError) -> OutputError:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import files
+from agent import files, users
 from agent.errors import OutputError
 from agent.output import access as access_rights
 from agent.output import temporary
@@ -54,7 +54,7 @@ _REASONS = {
     errno.ELOOP: ("its symbolic links lead nowhere, or one was put there meanwhile", "check {directory}"),
 }
 
-_NO_DIRECTORY = ("the directory does not exist", "install -d -m 0755 {directory}")
+_NO_DIRECTORY = ("the directory does not exist", "install -d -o {user} -m 0755 {directory}")
 
 _handed_over: dict[Path, tuple[bytes, tuple[int, ...], Look]] = {}
 """Files that went to another user, which we may be unable to read: hash of the content, stat, and access given."""
@@ -278,5 +278,5 @@ def _translated(path: Path) -> Iterator[None]:
             reason, hint = _NO_DIRECTORY
             if not path.parent.is_relative_to(step):  # behind a link
                 reason, directory = "the directory {directory} does not exist", step
-        names = {"directory": directory, "path": path, "strerror": error.strerror}
+        names = {"directory": directory, "path": path, "strerror": error.strerror, "user": users.own_name()}
         raise OutputError(path, reason.format(**names), hint=hint.format(**names)) from error
