@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,31 @@ def test_a_directory_that_cannot_be_made(stage: Scene) -> None:
     done = run("check", "--config", stage.config(runtime_dir="/proc/token-agent"))
     assert done.returncode == 78
     assert "ERROR    [agent] runtime_dir: /proc/token-agent: " in done.stderr
+
+
+def test_who_else_could_change_the_configuration(stage: Scene) -> None:
+    """What of the configuration everybody, or another user, may write to is warned of, with the fix."""
+    config, included = stage.config(include=["conf.d/*.toml"]), stage.directory / "conf.d" / "more.toml"
+    included.parent.mkdir()
+    included.write_text("")
+    assert "warning" not in run("check", "--config", config).stderr
+    included.parent.chmod(0o777)
+    config.chmod(0o666)
+    stage.directory.chmod(0o1777)  # sticky: nobody else can replace what is in it
+    done = run("check", "--config", config)
+    assert done.returncode == 0
+    assert [line.partition(": ")[2] for line in done.stderr.splitlines()] == [
+        f"chmod o-w {config}",
+        f"chmod o-w {included.parent}",
+    ]
+    if os.geteuid() == 0:
+        config.chmod(0o600)
+        included.parent.chmod(0o755)
+        os.chown(included, 65534, -1)
+        said = run("check", "--config", config).stderr
+        assert (
+            f"{included} belongs to user nobody, who can so change what the agent does: chown root {included}" in said
+        )
 
 
 def test_configuration_problems(stage: Scene) -> None:

@@ -40,7 +40,7 @@ def command(config: Path | None, *, online: bool) -> int:
     a file or folder is wrong; with --online also 77 the provider refuses, 75 it cannot be reached now.
     """
     from agent import log
-    from agent.commands import becoming, check_hook
+    from agent.commands import becoming, check_hook, check_sources
     from agent.credentials.store import CredentialStore
     from agent.engine.jobs import load_job
     from agent.engine.reserving import reserved
@@ -52,7 +52,7 @@ def command(config: Path | None, *, online: bool) -> int:
     if seen_by.person:
         becoming.become(seen_by)
         _introduce(seen_by.person, loaded, report)
-    for warning in loaded.warnings:
+    for warning in (*loaded.warnings, *check_sources.open_to_others(loaded.sources)):
         report.warning(warning)
     for key, error in _directories(loaded):
         report.error(error, f"[agent] {key}")
