@@ -7,7 +7,6 @@ which everybody may have; no credential is ever sent.
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from agent.diagnosis import GREAT_SKEW, NOTABLE_SKEW, classify, clock_is_off, pa
 from agent.doctor.findings import Topic
 from agent.errors import AcquisitionError, CredentialError, TransientError
 from agent.network import trust
+from agent.network.answers import json_object
 from agent.network.call import Call
 from agent.network.connection import Endpoint, Proxy, reach, secure
 from agent.network.discovery import usable
@@ -188,7 +188,7 @@ class _Visit:
         Raises:
             TransientError, RejectedError: it is not.
         """
-        profile, parsed = self._way.profile, _json_object(reply.body)
+        profile, parsed = self._way.profile, json_object(reply.body)
         if reply.status != 200 or parsed is None or "error" in parsed:  # noqa: PLR2004 - HTTP's own number
             raise classify(
                 reply.status,
@@ -217,11 +217,3 @@ def _listed(addresses: list[str]) -> str:
 
 def _took(begin: float) -> str:
     return f"{(time.monotonic() - begin) * 1000:.0f} ms"
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return parsed if isinstance(parsed, dict) else None

@@ -28,7 +28,8 @@ class Progress:
         next_at: when to try next.
         token: the token on disk.
         expired: its end has come, and was dealt with.
-        unpublished: a newer one that could not be written yet.
+        superseded: a file has another one, which may be newer: this one must not be written there.
+        unpublished: a newer one that could not be written everywhere yet.
         failures: attempts in a row that failed.
         error: the last failure since the last success.
         exit_code: what that failure means to a caller of `once`.
@@ -41,6 +42,7 @@ class Progress:
     next_at: datetime
     token: AccessToken | None = None
     expired: bool = False
+    superseded: bool = False
     unpublished: AccessToken | None = None
     failures: int = 0
     error: status.LastError | None = None
@@ -103,7 +105,7 @@ def inherit(job: Job, before: Job, progress: Progress, now: datetime, jitter: fl
         return Progress(next_at=now, urgent=True)
     token = progress.token
     unproven = job.usable != before.usable and not all(each.lasting for each in job.usable)
-    due = token is None or bool(progress.error or progress.unpublished or unproven)
+    due = token is None or bool(progress.error or progress.unpublished or progress.superseded or unproven)
     next_at = now if due or token is None else schedule.refresh_at(token, job.profile.refresh, jitter)
     # What was loaded but not needed yet, since a token was there, is as good as proven: it goes before a stranger.
     accepted = progress.accepted or next((each for each in before.usable if each.lasting), None)

@@ -120,18 +120,25 @@ def _note(
     services.board.update(profile.name, token_files=tuple(shown))
 
 
-async def recall(profile: Profile, services: Services) -> AccessToken | None:
-    """Return the token that an earlier run published for the same identity, if a file still has it."""
+async def recall(profile: Profile, services: Services) -> tuple[AccessToken | None, bool]:
+    """Return the token that an earlier run published for the same identity, if a file still has it.
+
+    And whether another file has another token. It may be a newer one: an agent that ends between two files, or before
+    it has saved what it knows, leaves it so.
+    """
     record = services.board.records.get(profile.name)
     if record is None or record.identity != state.identity(profile):
-        return None
+        return None, False
+    found: AccessToken | None = None
+    others = False
     for file in profile.token_file:
         with contextlib.suppress(OSError):
             content = await services.workers.disk(partial(files.read_bytes, file.path), at=file.path.parent)
             secret = formats.extract(content, profile, file, record.token_type)
-            if secret is not None and (token := record.restore(secret)):
-                return token
-    return None
+            token = record.restore(secret) if secret is not None else None
+            found = found or token
+            others = others or (secret is not None and token is None)
+    return found, others
 
 
 async def delete_all(profile: Profile, services: Services) -> None:

@@ -72,10 +72,14 @@ class Keeper:
 
     async def resume(self) -> None:
         """Find out what is there: a token that belongs to this profile is used until it is due."""
-        token = self.progress.token or await publishing.recall(self._profile, self._services)
+        if self.progress.unpublished:
+            return  # the next step writes it, and a file may have it already
+        token, superseded = self.progress.token, self.progress.superseded
+        if token is None:
+            token, superseded = await publishing.recall(self._profile, self._services)
         now = self._services.clock.now()
-        if token is None or token.expires_at <= now:
-            self.progress = replace(self.progress, token=token)  # an expired one is dealt with as such
+        if token is None or superseded or token.expires_at <= now:  # a new one is due; an expired one is dealt with
+            self.progress = replace(self.progress, token=token, superseded=superseded)
             return
         try:
             tokens.check(token, self._profile.expect)
@@ -135,12 +139,12 @@ class Keeper:
     @property
     def has_written(self) -> bool:
         """Whether there is a token that ought to be in the profile's files."""
-        return self.progress.token is not None and not self.progress.expired
+        return self.progress.token is not None and not (self.progress.expired or self.progress.superseded)
 
     async def repair(self) -> int | None:
         """Put the token files right, without an acquisition; return how many had to be, None if that failed."""
         async with self._writing:
-            token = self.progress.token
+            token = self.progress.unpublished or self.progress.token
             if token is None or not self.has_written:
                 return 0
             try:
@@ -263,7 +267,7 @@ class Keeper:
     async def _publish_whole(self, token: AccessToken) -> None:
         async with self._writing:
             await publishing.publish(self._profile, token, self._services)
-            self.progress = replace(self.progress, token=token, expired=False)
+            self.progress = replace(self.progress, token=token, expired=False, superseded=False)
 
     def _succeeded(self, token: AccessToken) -> None:
         self.progress = self.progress.succeeded(refresh_at(self.job, token, self._services))

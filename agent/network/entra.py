@@ -28,6 +28,7 @@ from agent.credentials.store import SecretCredential
 from agent.diagnosis import classify, parse_date, parse_retry_after
 from agent.errors import AcquisitionError, TransientError
 from agent.harmless import line, without
+from agent.network.answers import json_object
 from agent.network.discovery import Discovery, host, nonsense, usable
 from agent.network.transport import DroppedError, unreachable
 from agent.tokens import AccessToken, decode
@@ -56,8 +57,6 @@ MAX_LIFETIME = 10 * 365 * 86400
 """Seconds; a token that lives longer is a mistake, and arithmetic with dates has an end."""
 LONGEST_TOKEN, LONGEST_KIND, LONGEST_ID = 64 << 10, 64, 128
 """Characters of a token (no server takes such headers), of its type, and of a request's id."""
-MOST_NESTED = 1000
-"""Objects and lists in an answer; discovery documents have fifty. In memory they take twenty times their size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +150,12 @@ class _Wire:
         self.skew = now - date if date else None
         request_id = without(reply.headers.get("x-ms-request-id", "").encode(), self._secrets).decode()
         self.request_id = line(request_id, LONGEST_ID) or None
-        parsed = _json_object(reply.body) if reply.status == 200 else None  # noqa: PLR2004 - HTTP's own number
+        parsed = json_object(reply.body) if reply.status == 200 else None  # noqa: PLR2004 - HTTP's own number
         if parsed is not None and "error" not in parsed:
             return parsed
         raise classify(
             reply.status,
-            _json_object(without(reply.body, self._secrets)),  # some providers quote what they were sent
+            json_object(without(reply.body, self._secrets)),  # some providers quote what they were sent
             retry_after=parse_retry_after(reply.headers.get("retry-after"), date or now),
             content_type=reply.headers.get("content-type"),
             subject=self._subject,
@@ -285,13 +284,3 @@ def _subject(profile: Profile, credential: Credential) -> str:
     """Name what identifies us, for hints: the thumbprint is what a person looks for in the portal."""
     what = f"certificate {credential.thumbprint}" if credential.thumbprint else credential.kind.replace("_", " ")
     return f"{what} of app {profile.client_id}"
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    if body.count(b"[") + body.count(b"{") > MOST_NESTED:
-        return None
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return parsed if isinstance(parsed, dict) else None
