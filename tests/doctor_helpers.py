@@ -25,7 +25,7 @@ from agent.output.access import ACL_ATTRIBUTE
 from tests.sink_helpers import mount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from agent.doctor.findings import Finding
 
@@ -127,6 +127,21 @@ def give(path: Path, chosen: Rights) -> None:
         os.setxattr(path, ACL_ATTRIBUTE, packed(mode, *acl))
 
 
+@contextlib.contextmanager
+def laid_out(directory: Path, on_directory: Rights, on_file: Rights) -> Iterator[Path]:
+    """Make a directory and a file in it with these rights, for as long as they are looked at."""
+    path = directory / "token"
+    directory.mkdir()
+    path.touch()
+    give(path, on_file)
+    give(directory, on_directory)
+    try:
+        yield path
+    finally:
+        path.unlink()
+        directory.rmdir()
+
+
 def agree_with_the_kernel(ground: Path, examples: int) -> int:
     """Compare what is worked out with what the kernel says, for all kinds of rights; return how often it refused."""
     refused = 0
@@ -135,21 +150,12 @@ def agree_with_the_kernel(ground: Path, examples: int) -> int:
     @given(on_directory=given_rights, on_file=given_rights, person=people_drawn)
     def compare(on_directory: Rights, on_file: Rights, person: Person) -> None:
         nonlocal refused
-        folder = ground / "folder"
-        path = folder / "token"
-        folder.mkdir()
-        path.touch()
-        give(path, on_file)
-        give(folder, on_directory)
-        try:
+        with laid_out(ground / "folder", on_directory, on_file) as path:
             refusal = rights.first_refusal(person, walk(path).steps)
             tried = evidence.opening(person, path)
             assert tried is not None
             assert (refusal is None) == (tried == 0), (refusal, tried)
             refused += refusal is not None
-        finally:
-            path.unlink()
-            folder.rmdir()
 
     compare()
     return refused
@@ -163,13 +169,7 @@ def fixes_help(ground: Path, examples: int) -> int:
     @given(on_directory=given_rights, on_file=given_rights, person=people_drawn)
     def mend(on_directory: Rights, on_file: Rights, person: Person) -> None:
         nonlocal done
-        folder = ground / "a folder"
-        path = folder / "token"
-        folder.mkdir()
-        path.touch()
-        give(path, on_file)
-        give(folder, on_directory)
-        try:
+        with laid_out(ground / "a folder", on_directory, on_file) as path:
             for _ in range(4):  # at most two of each: a right, and a mask that lets it through
                 refusal = rights.first_refusal(person, walk(path).steps)
                 if refusal is None:
@@ -178,9 +178,6 @@ def fixes_help(ground: Path, examples: int) -> int:
                 subprocess.run(shlex.split(command), check=True, capture_output=True)
                 done += 1
             assert evidence.opening(person, path) == 0
-        finally:
-            path.unlink()
-            folder.rmdir()
 
     mend()
     return done
