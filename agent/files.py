@@ -48,12 +48,40 @@ def expand(directory: Path, pattern: str) -> list[Path]:
     """Return the files that match a glob pattern relative to a directory, sorted by name.
 
     Raises:
-        OSError: the search would have no end.
+        OSError: the search would have no end, or a directory on the way may not be searched: it is not empty for that.
         ValueError: the pattern means nothing, or one thing in one version of Python and another in the next.
     """
-    if any("**" in part and part != "**" for part in pattern.split("/")):
+    parts = pattern.split("/")
+    if any("**" in part and part != "**" for part in parts):
         raise ValueError("** stands for directories and has no other characters beside it")
-    if sum(any(mark in part for mark in "*?[") for part in pattern.split("/")) > MOST_WILD:
+    if sum(map(_is_wild, parts)) > MOST_WILD:
         raise OSError(errno.E2BIG, f"it has more than {MOST_WILD} parts with wildcards", pattern)
     base, relative = (Path("/"), pattern.lstrip("/")) if pattern.startswith("/") else (directory, pattern)
-    return sorted(path for path in base.glob(relative) if not path.is_dir())
+    found = sorted(path for path in base.glob(relative) if not path.is_dir())
+    _search_all(base, [part for part in relative.split("/") if part])
+    return found
+
+
+def _is_wild(part: str) -> bool:
+    return any(mark in part for mark in "*?[")
+
+
+def _search_all(base: Path, parts: list[str]) -> None:
+    """Go where a pattern leads, and raise what `Path.glob` keeps to itself."""
+    first = next((number for number, part in enumerate(parts) if _is_wild(part)), len(parts))
+    base = base.joinpath(*parts[:first])
+    for number, part in enumerate(parts[first:], first):
+        before = [*parts[first:number], *(["**"] if part == "**" else [])]
+        for place in base.glob("/".join(before)) if before else [base]:
+            _search(place, part)
+
+
+def _search(place: Path, part: str) -> None:
+    try:
+        if _is_wild(part):
+            os.scandir(place).close()
+        else:
+            os.lstat(place / part)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise

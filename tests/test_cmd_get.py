@@ -182,6 +182,17 @@ def test_file_is_not_the_agents(stage: Scene, agent: Running, content: str | Non
     assert done.stdout == stage.token()
 
 
+def test_the_token_of_the_app_before(stage: Scene, agent: Running) -> None:
+    """A profile that was given another app, which the provider refuses, has no token, whatever lies in its file."""
+    before = stage.token()
+    config = stage.config(stage.profile(client_id="22222222-2222-4222-8222-222222222222"))
+    assert run("reload", "--config", config).returncode == 0
+    done = get(config, "graph", "--min-valid", "1m")
+    assert (done.returncode, done.stdout) == (77, "")
+    assert "AADSTS700016" in done.stderr
+    assert stage.token() == before  # whoever reads the file is not cut off
+
+
 def test_a_file_without_an_agent(stage: Scene, config: Path) -> None:
     """A token that nobody vouches for is judged by its own account; an opaque one is not printed."""
     file = stage.directory / "run" / "graph.token"

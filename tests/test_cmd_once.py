@@ -47,6 +47,18 @@ def test_not_due(stage: Scene) -> None:
     assert stage.token() != first
 
 
+def test_quiet(stage: Scene) -> None:
+    """With --quiet nothing is said of what is well, so that cron has nothing to mail, and of trouble what always is."""
+    config = stage.config()
+    done = run("once", "--quiet", "--config", config)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert stage.token()
+    stage.provider.fault("error", code=700016)
+    failed = run("once", "-q", "--force", "--config", config)
+    assert (failed.returncode, failed.stdout) == (77, "")
+    assert "AADSTS700016" in failed.stderr
+
+
 def test_names(stage: Scene) -> None:
     """Names choose profiles, whatever order; an unknown one is wrong use and nothing is done."""
     config = stage.config(*(stage.profile(name) for name in ("a", "b", "c")))

@@ -315,6 +315,34 @@ def test_no_file_slips_in_between_reading_and_comparing(tmp_path: Path) -> None:
     virtual.run(main)
 
 
+def test_a_directory_that_cannot_be_searched_removes_nobody(tmp_path: Path) -> None:
+    """Where nobody can tell what is in an included directory its profiles stay: refused once, until it is back."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        (tmp_path / "conf.d").mkdir()
+        world.configure(agent='include = ["conf.d/*.toml"]')
+        profile = (tmp_path / "config.toml").read_text().partition("[[profile]]")[2].replace('"app"', '"two"')
+        world.write("conf.d/two.toml", f"[[profile]]{profile}".replace('"app.pem"', f'"{tmp_path}/app.pem"'))
+        async with world.running():
+            await anyio.sleep(MINUTE)
+            assert world.token("two")
+            (tmp_path / "conf.d").rename(tmp_path / "aside")
+            (tmp_path / "conf.d").symlink_to("x" * 300)  # for root no directory is closed; this one is no path at all
+            await anyio.sleep(10 * MINUTE)
+            assert len(world.log.named("config.rejected")) == 1
+            assert "cannot be expanded" in str(world.services.board.agent.config_error)
+            assert world.state("two")["state"] == "fresh"
+            (tmp_path / "conf.d").unlink()
+            (tmp_path / "aside").rename(tmp_path / "conf.d")
+            await anyio.sleep(MINUTE)
+            assert world.services.board.agent.config_error is None
+            assert not world.log.named("token.deleted")
+        assert len(world.requests()) == 2
+
+    virtual.run(main)
+
+
 def test_a_new_profile_without_its_certificate_is_refused_until_it_comes(tmp_path: Path) -> None:
     """What a person has just written and cannot work changes nothing, and is taken once its file is there."""
 

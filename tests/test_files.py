@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent import files
+from tests.sink_helpers import OTHER, Who, call, ground, needs_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,3 +64,31 @@ def test_patterns_find_files_in_order(tmp_path: Path) -> None:
     assert files.expand(tmp_path / "elsewhere", f"{tmp_path}/*.toml") == expected
     assert files.expand(tmp_path, "*/*.toml") == [tmp_path / "d.toml" / "e.toml"]
     assert files.expand(tmp_path, "none/*.toml") == []
+
+
+def _expand(directory: Path, pattern: str) -> list[Path] | str:
+    try:
+        return files.expand(directory, pattern)
+    except PermissionError as error:
+        return str(error.filename)
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o700, 0o711, 0o744])
+@pytest.mark.parametrize("pattern", ["closed/*.toml", "*/a.toml", "*/*.toml", "**/*.toml", "closed/inner/*.toml"])
+def test_a_directory_that_may_not_be_searched_is_not_empty(pattern: str, mode: int) -> None:
+    """Where a pattern leads into a directory that this user may not list or enter, that one is named."""
+    with ground() as base:
+        (base / "closed" / "inner").mkdir(parents=True)
+        (base / "closed" / "inner" / "b.toml").touch()
+        (base / "closed" / "a.toml").touch()
+        (base / "open").mkdir()
+        (base / "open" / "a.toml").touch()
+        everything = _expand(base, pattern)
+        (base / "closed").chmod(mode)
+        found = call(_expand, base, pattern, who=Who(OTHER))
+        assert isinstance(found, str) or sorted(found) == everything
+        if isinstance(found, str):
+            assert found.startswith(f"{base}/closed")
+        assert call(_expand, base, "open/*.toml", who=Who(OTHER)) == [base / "open" / "a.toml"]
+        assert call(_expand, base, "missing/*.toml", who=Who(OTHER)) == []

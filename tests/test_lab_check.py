@@ -34,11 +34,64 @@ def test_all_is_well(it: Lab, *, running: bool) -> None:
 
 
 def test_before_the_first_start(it: Lab) -> None:
-    """Before the service ever ran nobody's rights are known, and nothing is wrong."""
-    it.configure(**it.places)
+    """Before the service ever ran its user is known from the unit, and that it will have its directories."""
+    it.configure()
     done = check(it)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "checked as" not in done.stdout
+    assert "checked as user token-agent" in done.stdout
+    it.path("/etc/token-agent/graph.pem").chmod(0o600)  # as `cert new` leaves it
+    done = check(it)
+    assert done.returncode == 78
+    assert "chgrp it to a group of token-agent" in done.stderr
+
+
+def test_credentials_before_the_start(it: Lab) -> None:
+    """What systemd will put in place at the start is no error before."""
+    it.write("/etc/token-agent/keys/graph.pem", it.pair.pem, mode=0o600)
+    it.drop_in("credentials", it.example("credentials.conf"))
+    it.configure(it.profile(certificate="${CREDENTIALS_DIRECTORY}/graph.pem"))
+    done = check(it)
+    assert done.returncode == 0
+    assert "graph.pem: systemd puts it there when the service starts; not looked at" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["directory", "file"])
+def test_what_is_included(it: Lab, closed: str) -> None:
+    """An included file or directory that the service may not read is an error of check; the token stays."""
+    it.configure(include=["conf.d/*.toml"])
+    text = it.path("/etc/token-agent/config.toml").read_text()
+    begin = text.index("[[profile]]")
+    it.write("/etc/token-agent/config.toml", text[:begin], mode=0o640, group="token-agent")
+    it.write("/etc/token-agent/conf.d/graph.toml", text[begin:], mode=0o640, group="token-agent")
+    it.sh("chgrp", "token-agent", "/etc/token-agent/conf.d")
+    it.path("/etc/token-agent/conf.d").chmod(0o750)
+    it.start()
+    it.path("/etc/token-agent/conf.d" + ("/graph.toml" if closed == "file" else "")).chmod(0o700)
+    it.wait_until(lambda: "configuration refused" in it.prop("StatusText"))
+    assert it.token()
+    for arguments in (["check"], ["reload"]):
+        done = it.sh("token-agent", *arguments, check=False)
+        assert done.returncode == 78
+        assert "no permission to" in done.stderr
+        assert "/etc/token-agent/conf.d" in done.stderr
+        assert "chgrp token-agent" in done.stderr
+    assert it.token()
+
+
+def test_once_is_the_services_user(it: Lab) -> None:
+    """What root's `once` writes before the first start, and later, is what the service goes on with."""
+    it.configure()
+    assert it.sh("token-agent", "once").returncode == 0
+    assert it.path("/run/token-agent").owner() == it.path("/run/token-agent/graph.token").owner()
+    token = it.token()
+    it.start()
+    assert it.token() == token
+    assert it.token_requests() == 1
+    it.sh("systemctl", "stop", "token-agent")
+    assert it.sh("token-agent", "once", "--force").returncode == 0
+    assert it.token() != token
+    it.start()
+    assert it.token_requests() == 2
 
 
 def test_variables_of_the_unit(it: Lab) -> None:

@@ -1,6 +1,7 @@
 """For root, who may do everything: look at the machine as the service sees it, as its user, with its groups and rights.
 
-A service that ran before owns its runtime directory; whose that is, is who would be in trouble.
+A service that ran before owns its runtime directory; whose that is, is who would be in trouble. Before its first start
+the unit says it.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import files, lock
 from agent.commands import asking, common
+from agent.config.values import default_directories
 from agent.doctor import people, surroundings
 
 if TYPE_CHECKING:
@@ -33,14 +35,18 @@ class Service:
     """The agent's service as far as it is known.
 
     Attributes:
-        person: whose service it is; None if it is root's or ours, or never ran.
+        person: whose service it is; None if it is root's or ours, or there is none.
         capabilities: a mask of what its user may do besides.
         environ: in which its configuration is read: with the directories and proxies that systemd gave a running one.
+        promised: directories that systemd makes for it at its start, and that are not there yet.
+        credentials: what systemd gives it at its start lies there; None while it is there already.
     """
 
     environ: dict[str, str]
     person: Person | None = None
     capabilities: int = 0
+    promised: frozenset[Path] = frozenset()
+    credentials: Path | None = None
 
 
 def service(config: Path | None) -> Service:
@@ -49,18 +55,43 @@ def service(config: Path | None) -> Service:
         return Service(dict(os.environ))
     directory = asking.directory(config)
     pid = lock.holder(directory)
-    environ = surroundings.environment(pid, os.environ)
+    unit = surroundings.unit()
+    environ = surroundings.environment(pid, os.environ) if pid else surroundings.before_the_start(unit, os.environ)
+    person = surroundings.agent_user(pid, unit)
+    capabilities = _of_process(pid) if pid else _of_unit(unit.get("AmbientCapabilities", ""))
+    later = None if os.path.lexists(surroundings.CREDENTIALS) else Path(surroundings.CREDENTIALS)
     try:
         owner = directory.stat().st_uid
     except OSError:
-        owner = 0
+        return _before_the_start(directory, Service(environ, person, capabilities, credentials=later))
     if owner == 0:
-        return Service(environ)
-    unit = surroundings.unit()
-    person = surroundings.agent_user(pid, unit)
+        return Service(environ, credentials=later)
     if person is None or person.uid != owner:
-        return Service(environ, people.user(str(owner)))
-    return Service(environ, person, _of_process(pid) if pid else _of_unit(unit.get("AmbientCapabilities", "")))
+        return Service(environ, people.user(str(owner)), credentials=later)
+    return Service(environ, person, capabilities, credentials=later)
+
+
+def _before_the_start(directory: Path, of_unit: Service) -> Service:
+    """Return what the unit says, if the runtime directory is the one that it will have."""
+    ours = default_directories({})
+    if of_unit.person is None or of_unit.person.uid == 0 or directory != ours[0]:
+        return Service(of_unit.environ, credentials=of_unit.credentials)
+    return replace(of_unit, promised=frozenset(path for path in ours if not os.path.lexists(path)))
+
+
+def make_promised(seen_by: Service) -> None:
+    """Make the directories that systemd would make at the start, as it would.
+
+    Raises:
+        OutputError: one cannot be made.
+    """
+    from agent.engine.foothold import RUNTIME_MODE, STATE_MODE
+    from agent.output.directories import make_directory
+
+    for path, mode in zip(default_directories({}), (RUNTIME_MODE, STATE_MODE), strict=True):
+        if seen_by.person and path in seen_by.promised:
+            make_directory(path, mode)
+            os.chown(path, seen_by.person.uid, seen_by.person.gid)
 
 
 def read_config(config: Path | None, environ: Mapping[str, str]) -> Config:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,11 @@ import click
 from agent.commands import common
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
+    from agent.commands.becoming import Service
+    from agent.commands.check_report import Report
     from agent.config.model import Config, Profile, TokenFile
     from agent.credentials.store import Credential
     from agent.doctor.rights import Person
@@ -40,7 +41,7 @@ def command(config: Path | None, *, online: bool) -> int:
     a file or folder is wrong; with --online also 77 the provider refuses, 75 it cannot be reached now.
     """
     from agent import log
-    from agent.commands import becoming, check_hook, check_sources
+    from agent.commands import becoming, check_hook, check_report, check_sources
     from agent.credentials.store import CredentialStore
     from agent.engine.jobs import load_job
     from agent.engine.reserving import reserved
@@ -48,97 +49,54 @@ def command(config: Path | None, *, online: bool) -> int:
     seen_by = becoming.service(config)
     loaded = becoming.read_config(config, seen_by.environ)
     log.configure("error", "console", os.environ)
-    report = Report(str(loaded.path))
+    report = check_report.Report(str(loaded.path))
     if seen_by.person:
         becoming.become(seen_by)
-        _introduce(seen_by.person, loaded, report)
+        loaded = _introduce(seen_by, seen_by.person, loaded, report)
     for warning in (*loaded.warnings, *check_sources.open_to_others(loaded.sources)):
         report.warning(warning)
-    for key, error in _directories(loaded):
+    for key, error in _directories(loaded, seen_by.promised):
         report.error(error, f"[agent] {key}")
     store, now = CredentialStore(), datetime.now(UTC)
     jobs = [load_job(profile, store, now) for profile in loaded.profiles]
     results = _ask_all(loaded, jobs, now) if online else {}
     places = reserved(loaded)
     for job in jobs:
-        _check(job, now, report, loaded.agent.runtime_dir, places)
+        _check(job, now, report, loaded.agent.runtime_dir, places, seen_by.credentials)
         check_hook.look(job.profile, loaded, report)
         report.answer(results.get(job.profile.name), job.profile.name)
     return report.finish(len(jobs))
 
 
-class Report:
-    """What was found, printed as it is found: results to standard output, what is wrong to standard error."""
+def _introduce(seen_by: Service, person: Person, config: Config, report: Report) -> Config:
+    """Say as whom everything is checked, and return the configuration as that user sees it.
 
-    def __init__(self, subject: str) -> None:
-        self.codes: set[int] = set()
-        self.errors = self.warnings = 0
-        click.echo(f"configuration {common.printable(subject)}")
-
-    def good(self, text: str) -> None:
-        """Print something that is as it should be."""
-        click.echo(f"  ok       {common.printable(text)}")
-
-    def warning(self, text: str) -> None:
-        """Print something that works but deserves a look."""
-        self.warnings += 1
-        click.echo(f"  warning  {common.printable(text)}", err=True)
-
-    def error(self, error: AgentError, where: str = "") -> None:
-        """Print something that is wrong, and how to mend it.
-
-        Args:
-            error: what is wrong.
-            where: profile and key, where the message does not name them.
-        """
-        self.codes.add(error.exit_code)
-        self.errors += 1
-        sys.stdout.flush()  # keep the two streams in step where they end in one place
-        what = f"{where}{': ' * bool(where)}{error.message}"
-        click.echo(f"  ERROR    {common.printable(what)}", err=True)
-        if error.hint:
-            click.echo(f"           hint: {common.printable(error.hint)}", err=True)
-
-    def answer(self, online: str | AgentError | None, profile: str) -> None:
-        """Print what the provider said, if it was asked."""
-        if isinstance(online, str):
-            self.good(online)
-        elif online is not None:
-            self.error(online, profile)
-
-    def finish(self, profiles: int) -> int:
-        """Print the sum and return the exit code."""
-        count = f"{profiles} profile{'s' * (profiles != 1)}"
-        warned = f", {self.warnings} warning{'s' * (self.warnings != 1)}" if self.warnings else ""
-        if self.codes:
-            sys.stdout.flush()
-            click.echo(f"{count}: {self.errors} problem{'s' * (self.errors != 1)}{warned}", err=True)
-        else:
-            click.echo(f"{count}: all is well{warned}")
-        return max(self.codes, default=0)
-
-
-def _introduce(person: Person, config: Config, report: Report) -> None:
-    """Say as whom everything is checked, and whether that user may read the configuration at all."""
+    Raises:
+        ConfigurationError: there is something in it that this user may not read, or not find.
+    """
+    from agent.commands import becoming
     from agent.errors import ConfigurationError, Problem
 
     report.good(f"checked as user {person.name}, who keeps {config.agent.runtime_dir}")
     if os.access(config.path, os.R_OK):
-        return
+        return becoming.read_config(config.path, seen_by.environ)
     message = f"user {person.name} may not read it"
     if config.path == common.DEFAULT_CONFIG:
         hint = f"chgrp {person.name} {config.path} && chmod 0640 {config.path}"
         report.error(ConfigurationError((Problem(config.path, None, "", message, hint),)))
     else:
         report.warning(f"{config.path}: {message} where it is now")
+    return config
 
 
-def _directories(config: Config) -> Iterator[tuple[str, AgentError]]:
-    """Yield what is wrong with the agent's own directories, each with its key."""
+def _directories(config: Config, promised: Collection[Path]) -> Iterator[tuple[str, AgentError]]:
+    """Yield what is wrong with the agent's own directories, each with its key; those systemd will make are not."""
     from agent.errors import OutputError
     from agent.output import sink
 
     for key, directory in (("runtime_dir", config.agent.runtime_dir), ("state_dir", config.agent.state_dir)):
+        if directory in promised:
+            continue
         try:
             sink.probe_directory(directory)
             _try_making(directory)
@@ -167,12 +125,15 @@ def _try_making(directory: Path) -> None:
         raise OutputError(directory, message, hint="name a directory of a real file system") from None
 
 
-def _check(job: Job, now: datetime, report: Report, runtime_dir: Path, places: Reserved) -> None:
+def _check(job: Job, now: datetime, report: Report, runtime_dir: Path, places: Reserved, later: Path | None) -> None:
     """Report on one profile."""
     name = job.profile.name
     click.echo(f"profile {name}")
     for error in _credential_errors(job, now):
-        report.error(error, f"{name}: {_key(job.profile, error.path)}")
+        if later and error.path.is_relative_to(later):
+            report.warning(f"{name}: {error.path}: systemd puts it there when the service starts; not looked at")
+        else:
+            report.error(error, f"{name}: {_key(job.profile, error.path)}")
     for credential in _sound(job, now):
         report.good(_describe(credential, now))
     for credential in job.usable:

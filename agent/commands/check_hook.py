@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.commands.check import Report
+    from agent.commands.check_report import Report
     from agent.config.model import Config, OnRefresh, Profile
 
 

@@ -106,7 +106,8 @@ def _from_template(path: Path, content: bytes, name: str, config: Path | None) -
 def current(knowledge: Knowledge, name: str, config: Path | None, prefer: str | None = None) -> Held | None:
     """Return the token on disk and until when it is good, as the agent says it; None if there is none.
 
-    The agent writes first the file, then what is known of it: in between, what is known is of the token before.
+    The agent writes first the file, then what is known of it: in between, what is known is of the token before. What
+    lies in the files of a profile that has no token yet is of another app or scope, which it had before.
     """
     deadline = time.monotonic() + LAG
     while True:
@@ -117,6 +118,8 @@ def current(knowledge: Knowledge, name: str, config: Path | None, prefer: str | 
         if tokens.fingerprint(held.secret) == profile.token_sha256:
             return Held(held.secret, held.content, held.file, profile.expires_at)
         if time.monotonic() >= deadline:
+            if profile.token_sha256 is None:
+                return None
             return Held(held.secret, held.content, held.file, _says(held))
         time.sleep(GLANCE)
 

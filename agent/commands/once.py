@@ -24,31 +24,38 @@ SEVERITY = (78, 77, 75, 1)
     epilog=common.examples(
         "token-agent once                 bring every profile up to date",
         "token-agent once graph --force   a new token now, due or not",
+        "token-agent once --quiet         from cron: mail comes only of trouble",
     )
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completing.profiles)
 @click.option("--force", is_flag=True, help="Acquire also what is not due.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only what is wrong, so that cron has nothing to mail.")
 @common.config_option
-def command(names: tuple[str, ...], config: Path | None, *, force: bool) -> int:
+def command(names: tuple[str, ...], config: Path | None, *, force: bool, quiet: bool) -> int:
     """Acquire what is due, write it, and exit.
 
     Without NAME all profiles. A token on disk that is not due is left alone. Where a token is new, `on_refresh` runs
-    before the end; that it failed is said, and tried again by the next round. Exit codes are of the tokens: 0
-    everything asked for is fresh; 75 not now, try again; 77 refused, a person must act; 78 a file or folder is
-    wrong. Of several the one that most needs a person.
+    before the end; that it failed is said, and tried again by the next round. Root acts as the service's user where
+    there is one, so that the service can go on with what was written. Exit codes are of the tokens: 0 everything
+    asked for is fresh; 75 not now, try again; 77 refused, a person must act; 78 a file or folder is wrong. Of several
+    the one that most needs a person.
     """
     import os
 
     import anyio
 
     from agent import log, streams
-    from agent.commands import assembly
+    from agent.commands import assembly, becoming
     from agent.credentials.store import CredentialStore
     from agent.engine.oneshot import once
 
-    loaded = common.read_config(config)
+    seen_by = becoming.service(config)
+    loaded = becoming.read_config(config, seen_by.environ)
     selected = select(loaded, names)
-    level = "error" if sys.stderr.isatty() and loaded.agent.log_level == "info" else loaded.agent.log_level
+    becoming.make_promised(seen_by)
+    becoming.become(seen_by)
+    dull = (sys.stderr.isatty() or quiet) and loaded.agent.log_level == "info"
+    level = "error" if dull else loaded.agent.log_level
     log.configure(level, loaded.agent.log_format, os.environ)
 
     async def main() -> tuple[dict[str, Progress], dict[str, str | None]]:
@@ -58,7 +65,7 @@ def command(names: tuple[str, ...], config: Path | None, *, force: bool) -> int:
 
     outcome = anyio.run(main)
     try:
-        return report(*outcome)
+        return report(*outcome, quiet=quiet)
     except streams.ResultError as error:  # the tokens are written, and only that counts here
         streams.let_go(sys.stdout)
         click.echo(f"token-agent: {error.message}", err=True)
@@ -78,13 +85,14 @@ def select(config: Config, names: Sequence[str]) -> list[Profile]:
     return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
 
 
-def report(results: Mapping[str, Progress], hook_errors: Mapping[str, str | None]) -> int:
+def report(results: Mapping[str, Progress], hook_errors: Mapping[str, str | None], *, quiet: bool = False) -> int:
     """Print how each profile stands, and return the exit code, which is of the tokens alone."""
     width = max(map(len, results), default=0)
     for name, progress in results.items():
         token, error = progress.token, progress.error
         if error is None and token is not None:
-            click.echo(f"{name:{width}}  fresh until {token.expires_at:%Y-%m-%d %H:%M:%S} UTC")
+            if not quiet:
+                click.echo(f"{name:{width}}  fresh until {token.expires_at:%Y-%m-%d %H:%M:%S} UTC")
             continue
         code = f" ({error.code})" if error and error.code and error.code not in error.message else ""
         click.echo(f"{name:{width}}  failed: {common.printable(error.message if error else 'unknown')}{code}", err=True)

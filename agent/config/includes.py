@@ -6,6 +6,7 @@ named without wildcards has to be there.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,7 @@ def load_included(
         try:
             paths = _matches(pattern, expand)
         except (ValueError, NotImplementedError, OSError, RecursionError) as error:
-            reason = getattr(error, "strerror", None) or "it is not a pattern of file names"
-            yield _problem(main, number, f"cannot be expanded: {reason}")
+            yield _problem(main, number, *_unexpandable(error))
             continue
         for path in paths:
             if normal(path) not in seen:
@@ -54,7 +54,17 @@ def _load(main: Source, number: int, path: Path, read_bytes: Callable[[Path], by
     except ConfigurationError as error:
         yield from error.problems
     except OSError as error:
-        yield _problem(main, number, f"{shown(path)}: {read_problem(error)[0]}", _HINT)
+        reason, hint = read_problem(error)
+        yield _problem(main, number, f"{shown(path)}: {reason}", _HINT if error.errno == errno.ENOENT else hint)
+
+
+def _unexpandable(error: Exception) -> tuple[str, str]:
+    """Return why a pattern cannot be expanded, and what to do about it."""
+    if isinstance(error, PermissionError):
+        place = shown(error.filename)
+        hint = f"let the agent's user list it: chgrp token-agent {place} && chmod 0750 {place}"
+        return f"cannot be expanded: no permission to search {place}", hint
+    return f"cannot be expanded: {getattr(error, 'strerror', None) or 'it is not a pattern of file names'}", ""
 
 
 def _problem(main: Source, number: int, message: str, hint: str = "") -> Problem:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import files
+from agent.config.values import default_directories
 from agent.doctor import people
+from agent.doctor.rights import CAPABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,9 +20,11 @@ if TYPE_CHECKING:
     from agent.doctor.rights import Person
 
 UNIT = "token-agent.service"
+CREDENTIALS = f"/run/credentials/{UNIT}"
+"""Where systemd puts what a service gets by ``LoadCredential=`` (systemd.exec(5))."""
 _PROPERTIES = (
     "LoadState,ActiveState,SubState,NRestarts,Result,ExecMainStatus,User,Group,SupplementaryGroups,MainPID,"
-    "AmbientCapabilities"
+    "AmbientCapabilities,CapabilityBoundingSet,UnitFileState"
 )
 _PATIENCE = 10.0
 _OF_SYSTEMD = ("CREDENTIALS_DIRECTORY", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CONFIGURATION_DIRECTORY")
@@ -69,6 +73,15 @@ def environment(pid: int | None, own: Mapping[str, str]) -> dict[str, str]:
     return rest | theirs
 
 
+def before_the_start(properties: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment with the directories that systemd will give the service, as far as it has none of them."""
+    if properties.get("LoadState") != "loaded":
+        return dict(own)
+    runtime, state_dir = default_directories({})
+    names = {"RUNTIME_DIRECTORY": str(runtime), "STATE_DIRECTORY": str(state_dir), "CREDENTIALS_DIRECTORY": CREDENTIALS}
+    return names | dict(own)
+
+
 def agent_user(pid: int | None, properties: Mapping[str, str]) -> Person | None:
     """Return who the agent is: as it runs now, else as its unit says; None where neither is known."""
     if pid and (running := people.process(pid)):
@@ -81,7 +94,16 @@ def agent_user(pid: int | None, properties: Mapping[str, str]) -> Person | None:
         primary = people.in_group(name).gid if (name := properties.get("Group", "")) else person.gid
     except LookupError:
         return None
-    return type(person)(person.name, person.uid, primary, person.gids | {primary, *further})
+    gids = person.gids | {primary, *further}
+    return type(person)(person.name, person.uid, primary, gids, capabilities=_capabilities(properties, person.uid))
+
+
+def _capabilities(properties: Mapping[str, str], uid: int) -> int | None:
+    """Return what a unit gives its user: root all that it does not take away, others what it names."""
+    names = properties.get("CapabilityBoundingSet" if uid == 0 else "AmbientCapabilities")
+    if names is None:
+        return None
+    return sum(1 << CAPABILITIES[name] for name in set(names.split()) if name in CAPABILITIES)
 
 
 @dataclass(frozen=True, slots=True)

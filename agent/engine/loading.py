@@ -6,7 +6,6 @@ is ever lost.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +48,11 @@ class Loader:
         self.read, self._expanded = read, expanded
 
         def expand(directory: Path, pattern: str) -> list[Path]:
-            paths = files.expand(directory, pattern)
+            try:
+                paths = files.expand(directory, pattern)
+            except OSError as error:
+                read.update(_in_place_of(pattern, error))
+                raise
             expanded.update(paths)
             return paths
 
@@ -99,6 +102,12 @@ def _read(read: watch.Contents, path: Path) -> bytes:
 
 
 def _matches(pattern: str) -> watch.Contents:
-    with suppress(OSError):
+    try:
         return watch.contents(files.expand(Path("/"), pattern))
-    return {}
+    except OSError as error:
+        return _in_place_of(pattern, error)
+
+
+def _in_place_of(pattern: str, error: OSError) -> watch.Contents:
+    """Return what stands for the files of a pattern while nobody can tell which they are."""
+    return {watchset.fixed_directory(pattern): watch.reason(error)}

@@ -116,9 +116,10 @@ class Grant:
 
 
 _HINTS = {
-    "owner": "another owner needs root or CAP_CHOWN (and SystemCallFilter=@chown); `readers` needs neither",
-    "group": "a group has to be one of the agent's own (SupplementaryGroups=, and SystemCallFilter=@chown), "
-    "any other needs root or CAP_CHOWN; `readers` needs neither",
+    "owner": "another owner needs root or CAP_CHOWN and SystemCallFilter=@chown, as the drop-in owner.conf gives them; "
+    "`readers` needs neither",
+    "group": "a group has to be one of the agent's own: SupplementaryGroups= and SystemCallFilter=@chown, as in the "
+    "drop-in groups.conf; any other needs root or CAP_CHOWN; `readers` needs neither",
     "mode": "write token files to a file system of Linux, such as /run",
     "readers": "see whether the file system is mounted with ACLs",
 }

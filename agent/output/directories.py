@@ -264,7 +264,11 @@ _MAKE = "install -d -o token-agent {path}, or set RuntimeDirectory= and StateDir
 def _whose(uid: int, step: Path) -> str:
     """Say what helps where a directory belongs to somebody else; root must not take the agent's own away from it."""
     way = f"run this as that user: runuser -u {users.user_name(uid)} -- token-agent ..."
-    return f"{way}; or use a directory that root owns" if os.geteuid() == 0 else f"{way}; or chown root {step}"
+    return (
+        f"{way}; or use a directory that root owns"
+        if os.geteuid() == 0
+        else f"{way}; or chown {users.own_name()} {step}"
+    )
 
 
 def _unusable(path: Path, error: OSError) -> OutputError:

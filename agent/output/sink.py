@@ -36,10 +36,13 @@ _REASONS = {
     errno.ENOTDIR: ("part of the path is not a directory", "check {directory}"),
     errno.EACCES: (
         "no permission to write in {directory}",
-        "let the agent's user own it, or name it in ReadWritePaths=",
+        "let {user} write there: chown {user} {directory}",
     ),
     errno.EPERM: ("not permitted", "is the file immutable? see lsattr -d {directory} {path}"),
-    errno.EROFS: ("{directory} is read-only for the agent", "under systemd: ReadWritePaths={directory} in a drop-in"),
+    errno.EROFS: (
+        "{directory} is read-only for the agent",
+        "under systemd: ReadWritePaths={directory}, as the drop-in write-paths.conf has it",
+    ),
     errno.ENOSPC: ("no space left on the file system", "free space or inodes below {directory}"),
     errno.EDQUOT: ("the disk quota is used up", "raise the quota of the agent's user"),
     errno.EIO: ("the disk fails: {strerror}", "see the kernel's log: journalctl -k"),
