@@ -38,7 +38,7 @@ DOCUMENTS = (
     "/usr/share/fish/vendor_completions.d/token-agent.fish",
     "/usr/share/doc/token-agent/config.example.toml",
     "/usr/share/doc/token-agent/copyright",
-    *(f"/usr/share/doc/token-agent/systemd/{path.name}" for path in (ROOT / "systemd" / "examples").iterdir()),
+    *(f"/usr/share/doc/token-agent/systemd/examples/{path.name}" for path in (ROOT / "systemd" / "examples").iterdir()),
 )
 
 

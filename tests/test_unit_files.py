@@ -147,6 +147,6 @@ def test_shipped(tmp_path: Path) -> None:
         "lib/systemd/system/token-agent.service",
         "lib/sysusers.d/token-agent.conf",
         "lib/tmpfiles.d/token-agent.conf",
-        *(f"share/doc/token-agent/systemd/{path.name}" for path in EXAMPLES.iterdir()),
+        *(f"share/doc/token-agent/systemd/examples/{path.name}" for path in EXAMPLES.iterdir()),
     } <= data
     assert {name for name in data if name.startswith("lib/systemd/")} == {"lib/systemd/system/token-agent.service"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -104,6 +105,11 @@ def _next_steps(made: NewCertificate, *, protected: bool) -> Iterator[str]:
         ("SHA-256", certificate.thumbprint_sha256),
     )
     yield ""
+    if owner := _service_group():
+        pem = shlex.quote(str(made.pem.absolute()))
+        yield "Let the service read it:"
+        yield f"  chgrp {owner} {pem} && chmod 0640 {pem}"
+        yield ""
     yield f"Upload {made.cer.name}, never the others:"
     yield "  Entra admin center > App registrations > your app > Certificates & secrets"
     yield "  > Certificates > Upload certificate"
@@ -117,6 +123,17 @@ def _next_steps(made: NewCertificate, *, protected: bool) -> Iterator[str]:
     yield '  client_id = "CLIENT_ID"'
     yield '  scopes = ["https://graph.microsoft.com/.default"]'
     yield f"  certificate = {json.dumps(str(made.pem.absolute()), ensure_ascii=False)}"
+
+
+def _service_group() -> str:
+    """Return the group of the installed service where root has made its certificate; empty where there is none."""
+    from agent import users
+    from agent.doctor import surroundings
+
+    if os.geteuid() != 0:
+        return ""
+    person = surroundings.agent_user(None, surroundings.unit())
+    return users.group_name(person.gid) if person and person.uid != 0 else ""
 
 
 @command.command(
