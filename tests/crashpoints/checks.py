@@ -140,6 +140,8 @@ def check_documents(root: Path) -> None:
 def reusable(config: Config, root: Path, held: Mapping[str, str]) -> set[str]:
     """Return the profiles whose token the next start has to go on with, by what the killed agent has remembered.
 
+    Where a file has another token it may be a newer one, over which the remembered one must not be written.
+
     Args:
         config: with which it starts.
         root: where everything is.
@@ -153,7 +155,7 @@ def reusable(config: Config, root: Path, held: Mapping[str, str]) -> set[str]:
         for profile in config.profiles
         if (record := records.get(profile.name))
         and record.identity == state.identity(profile)
-        and record.token_sha256 in {hashes.get(file.path) for file in profile.token_file}
+        and {record.token_sha256} == {hashes[file.path] for file in profile.token_file if file.path in hashes}
     }
 
 
