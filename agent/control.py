@@ -17,11 +17,14 @@ from agent import sockets
 from agent.errors import UnreachableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 NAME = "control.sock"
 MAX_REQUEST = 64 << 10
 """Bytes of a request; several hundred profiles can be named in it."""
+SILENCE = 5.0
+"""Seconds without a word after which whoever waits for an answer looks whether there can be one."""
 MAX_REPLY = 8 << 20
 """Bytes of an answer; it tells of ten thousand profiles in it, and parsing takes twenty times as many."""
 
@@ -54,16 +57,17 @@ def listen(directory: Path) -> socket.socket:
 # ---- the asking end
 
 
-def ask(directory: Path, request: object, timeout: float) -> Answer:
+def ask(directory: Path, request: object, timeout: float, on_silence: Callable[[], None] = lambda: None) -> Answer:
     """Ask the agent of a runtime directory, and return its answer.
 
     Args:
         directory: the runtime directory.
         request: anything JSON has.
         timeout: in seconds, for all of it.
+        on_silence: called again and again while nothing comes; raises if nothing will.
 
     Raises:
-        UnreachableError: why there is no answer, and the socket.
+        UnreachableError: why there is no answer, and the socket; see `is_late`.
     """
     path, deadline = directory / NAME, time.monotonic() + timeout
     message = json.dumps(request).encode()
@@ -72,7 +76,7 @@ def ask(directory: Path, request: object, timeout: float) -> Answer:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             _connect(connection, path, timeout)
-            content = _exchange(connection, message, deadline)
+            content = _exchange(connection, message, deadline, on_silence)
     except OSError as error:
         raise _unreachable(path, error, timeout) from error
     return _understood(content, path)
@@ -88,17 +92,29 @@ def _connect(connection: socket.socket, path: Path, timeout: float) -> None:
         connection.connect(address)
 
 
-def _exchange(connection: socket.socket, message: bytes, deadline: float) -> bytes:
+def _exchange(connection: socket.socket, message: bytes, deadline: float, on_silence: Callable[[], None]) -> bytes:
     """Return all that was answered; a refusal may come before the question was taken."""
     heard = bytearray()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         _until(connection, deadline).sendall(message + b"\n")
     while not heard.endswith(b"\n") and len(heard) < MAX_REPLY:
-        chunk = _until(connection, deadline).recv(_CHUNK)
+        chunk = _next(connection, deadline, on_silence)
         if not chunk:
             break
         heard += chunk
     return bytes(heard)
+
+
+def _next(connection: socket.socket, deadline: float, on_silence: Callable[[], None]) -> bytes:
+    """Return what comes next, nothing at the end."""
+    while True:
+        until = min(deadline, time.monotonic() + SILENCE)
+        try:
+            return _until(connection, until).recv(_CHUNK)
+        except TimeoutError:
+            if until == deadline:
+                raise
+            on_silence()
 
 
 def _until(connection: socket.socket, deadline: float) -> socket.socket:
@@ -116,6 +132,11 @@ def _understood(content: bytes, path: Path) -> Answer:
         said = "something else than an agent does" if content else "nothing, and closed the connection"
         raise UnreachableError(f"{path}: it answered {said}", hint="see the agent's log; was it just stopped?")
     return answer
+
+
+def is_late(error: UnreachableError) -> bool:
+    """Tell whether somebody is there who did not answer in time."""
+    return isinstance(error.__cause__, TimeoutError | BlockingIOError)
 
 
 def _unreachable(path: Path, error: OSError, timeout: float) -> UnreachableError:

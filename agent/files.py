@@ -44,6 +44,15 @@ def _read(descriptor: int, expected: int, most: int) -> bytes:
     return b"".join(parts)
 
 
+def is_hidden(path: Path) -> bool:
+    """Tell whether it is our own lack of rights that keeps us from reading a file: its own, or a directory's."""
+    try:
+        path.stat()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return not os.access(path, os.R_OK)
+
+
 def expand(directory: Path, pattern: str) -> list[Path]:
     """Return the files that match a glob pattern relative to a directory, sorted by name.
 

@@ -133,6 +133,15 @@ def _holder(descriptor: int) -> int | None:
     return None if kind == fcntl.F_UNLCK else pid
 
 
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process was stopped by a signal or a debugger, and does nothing (proc_pid_stat(5))."""
+    try:
+        text = files.read_bytes(Path(f"/proc/{pid}/stat"))
+    except OSError:
+        return False
+    return text.rpartition(b")")[2].split()[0] in (b"T", b"t")
+
+
 def _listed_holder(path: Path) -> int | None:
     """Look into the kernel's list of all locks (proc_locks(5)), which everybody may read."""
     try:

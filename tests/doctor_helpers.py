@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
+import json
 import os
 import shlex
 import struct
@@ -16,9 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import cli, files
-from agent.commands import asking, doctor
+from agent.commands import asking, doctor, status
 from agent.config.load import load_config
-from agent.doctor import evidence, findings, keys, network, people, places, readers, rights, runtime, surroundings
+from agent.doctor import (
+    evidence,
+    findings,
+    keys,
+    network,
+    onlooker,
+    people,
+    places,
+    readers,
+    rights,
+    runtime,
+    surroundings,
+)
 from agent.doctor.rights import Person
 from agent.doctor.walk import walk
 from agent.output.access import ACL_ATTRIBUTE
@@ -39,8 +52,10 @@ NEEDED = (
     findings,
     keys,
     network,
+    onlooker,
     places,
     runtime,
+    status,
     surroundings,
 )
 """What the command imports when it is called, which another user's process may no longer read."""
@@ -75,12 +90,19 @@ def with_group_file(groups: Path, user: str, group: str) -> tuple[frozenset[int]
     return people.user(user).gids, people.members(group)
 
 
-def examine(config: Path) -> tuple[int, str]:
-    """Call the command in this process, and return exit code and output."""
+def call(runtime_dir: Path, *arguments: str) -> tuple[int, str]:
+    """Call a command in this process, which is a child's, and return exit code and output."""
+    os.environ["RUNTIME_DIRECTORY"] = str(runtime_dir)
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        code = cli.run(["doctor", "--json", "--config", str(config)])
+        code = cli.run([*arguments])
     return code, output.getvalue()
+
+
+def examine(config: Path, runtime_dir: Path, *arguments: str) -> tuple[int, list[dict[str, str]]]:
+    """Examine as somebody who is told nothing but where the agent is; for a child."""
+    code, output = call(runtime_dir, "doctor", "--json", "--config", str(config), *arguments)
+    return code, json.loads(output)
 
 
 def packed(mode: int, users: Entries, groups: Entries, mask: int) -> bytes:
@@ -107,11 +129,15 @@ given_rights = st.tuples(
         st.dictionaries(st.sampled_from(USERS), bits), st.dictionaries(st.sampled_from(GROUPS), bits), st.integers(0, 7)
     ),
 )
+capabilities = st.just(0) | st.sets(st.sampled_from(sorted(rights.CAPABILITIES.values()))).map(
+    lambda numbers: sum(1 << number for number in numbers)
+)
 people_drawn = st.one_of(
     st.builds(
-        lambda uid, gids: Person(str(uid), uid, (*gids, 65534)[0], frozenset(gids or {65534})),
-        st.sampled_from(USERS),
+        lambda uid, gids, mask: Person(str(uid), uid, (*gids, 65534)[0], frozenset(gids or {65534}), capabilities=mask),
+        st.sampled_from((*USERS, 0)),
         st.frozensets(st.sampled_from(GROUPS)).map(sorted),
+        st.none() | capabilities,
     ),
     st.sampled_from(GROUPS).map(lambda gid: Person(str(gid), people.NOBODY, gid, frozenset({gid}), "group")),
 )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agent import lock
+from agent import control, lock
+from agent.commands import asking
+from agent.errors import TransientError
 from tests.certificate_helpers import written
 from tests.process_helpers import COMMAND, PATIENCE, Scene, current_certificate, environment, run, scene, start
 from tests.test_cli import HEAVY, imported
@@ -140,6 +143,43 @@ def test_mute_agent(stage: Scene) -> None:
         done = run("reload", "--config", config)
     assert done.returncode == 69
     assert f"process {os.getpid()} is the agent here, but" in done.stderr
+
+
+def test_stopped_agent(stage: Scene, agent: Running) -> None:
+    """An agent that a signal has stopped is named with what lets it go on, at once, and exits 75; then it works."""
+    config = stage.directory / "config.toml"
+    agent.send(signal.SIGSTOP)
+    for arguments in (["reload"], ["plan"], ["refresh", "graph"], ["get", "graph", "--min-valid", "2h"]):
+        done = run(*arguments, "--config", config)
+        assert (done.returncode, done.stdout) == (75, "")
+        assert f"process {agent.pid} is the agent here, and was stopped by a signal" in done.stderr
+        assert f"kill -CONT {agent.pid}" in done.stderr
+    agent.send(signal.SIGCONT)
+    assert run("reload", "--config", config).returncode == 0
+
+
+def test_stopped_in_the_middle(stage: Scene, agent: Running) -> None:
+    """Whoever waits for an answer is told within seconds if the agent is stopped by a signal meanwhile."""
+    stage.provider.fault("hang", count=None)
+    command = [*COMMAND, "refresh", "graph", "--config", str(stage.directory / "config.toml")]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as caller:
+        stage.wait_for_requests(2)
+        agent.send(signal.SIGSTOP)
+        _, said = caller.communicate(timeout=PATIENCE)
+    assert (caller.returncode, f"kill -CONT {agent.pid}" in said) == (75, True)
+
+
+def test_no_answer_in_time(tmp_path: Path) -> None:
+    """An agent that takes a request and does not answer it ends the wait: not now, and what to do."""
+    code = "from agent.commands import asking; asking.ask(Path(sys.argv[1]), {'op': 'reload'}, None, patience=0.3)"
+    command = [sys.executable, "-c", f"import sys; from pathlib import Path; {code}", str(tmp_path)]
+    with lock.hold(tmp_path), control.listen(tmp_path):
+        done = subprocess.run(command, text=True, capture_output=True, check=False, timeout=PATIENCE)
+    said = (
+        f"TransientError: process {os.getpid()} is the agent here, but {tmp_path}/control.sock: no answer within 0.3 s"
+    )
+    assert done.stderr.strip().endswith(said)
+    assert (TransientError.exit_code, asking.SHORT_PATIENCE, asking.PATIENCE) == (75, 90, 300)
 
 
 def test_stop_does_not_wait(stage: Scene, agent: Running) -> None:

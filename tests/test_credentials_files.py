@@ -79,6 +79,21 @@ def test_permission_denied_above() -> None:
             error = refused(path)
         Path(directory).chmod(0o700)
     assert "folders above it" in error.hint
+    assert "ProtectHome=" not in error.hint
+
+
+def test_permission_denied_in_a_home() -> None:
+    """Below /root, /home or /run/user the unit may hide a file: the hint names ProtectHome= and the ways out."""
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        link = Path(directory) / "app.pem"
+        link.symlink_to("/root/certs/app.pem")
+        with as_nobody():
+            errors = [refused(link), refused(Path("/root/certs/app.pem"))]
+    for error in errors:
+        assert error.hint.startswith("ProtectHome= of the unit hides /root from the service: move the file to /etc")
+        assert "LoadCredential=" in error.hint
+        assert "folders above it" in error.hint
 
 
 def test_what_is_not_a_file(tmp_path: Path) -> None:

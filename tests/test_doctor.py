@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from datetime import UTC, datetime, timedelta
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent import control, lock
 from tests import doctor_helpers, sink_helpers
 from tests.certificate_helpers import make_certificate, pool_key, written
-from tests.process_helpers import Running, Scene, run, scene, start, wait_for_status
-from tests.sink_helpers import NOBODY, OTHER, needs_root
+from tests.process_helpers import Running, Scene, current_certificate, run, scene, start, wait_for_status
+from tests.sink_helpers import NOBODY, OTHER, Who, needs_root
+from tests.terminal_helpers import on_terminal
 
 if TYPE_CHECKING:
     import subprocess
@@ -91,11 +94,10 @@ def test_all_is_well(stage: Scene, agent: Running) -> None:
 
 
 def test_the_report_is_for_people(stage: Scene, agent: Running) -> None:
-    """The report is grouped, 80 columns wide but for words that are longer, and every problem has its fix."""
+    """On a terminal the report is 80 columns wide but for words that are longer; grouped, and problems have a fix."""
     (stage.directory / "run").chmod(0o700)
-    done = run("doctor", "--config", stage.directory / "config.toml", "--user", str(OTHER))
-    assert (done.returncode, done.stderr) == (78, "")
-    lines = done.stdout.splitlines()
+    written_lines = on_terminal("doctor", "--config", stage.directory / "config.toml", "--user", OTHER, columns=200)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in written_lines]
     assert all(len(line) <= 80 or len(line.split()) <= 2 for line in lines)
     assert [line.split()[0] for line in lines if not line.startswith(" ")][:3] == ["agent", "profile", "provider"]
     at = next(number for number, line in enumerate(lines) if line.startswith("  PROBLEM  "))
@@ -103,6 +105,18 @@ def test_the_report_is_for_people(stage: Scene, agent: Running) -> None:
     assert f"PROBLEM user {OTHER} cannot enter {stage.directory}/run (0700 root:root)" in whole
     assert f"fix: setfacl -m u:{OTHER}:x {stage.directory}/run" in whole
     assert lines[-1].startswith("1 problem")
+
+
+def test_the_report_in_a_pipe(stage: Scene, agent: Running) -> None:
+    """In a pipe or file no line is folded, so that a message can be found there, and a fix be copied as it stands."""
+    arguments = ("doctor", "--config", stage.directory / "config.toml", "--user", OTHER)
+    lines = run(*arguments).stdout.splitlines()
+    assert max(map(len, lines)) > 100
+    found: Found = json.loads(run(*arguments, "--json").stdout)
+    for each in found:
+        if "ms)" not in each["message"]:
+            assert any(line.endswith(each["message"]) for line in lines)
+        assert not each["fix"] or any(line.endswith(each["fix"]) for line in lines)
 
 
 def test_names(stage: Scene, agent: Running) -> None:
@@ -137,6 +151,63 @@ def test_an_agent_that_is_gone(stage: Scene, agent: Running) -> None:
     assert run("once", "--config", config).returncode == 0
     code, found = doctor(config)
     assert (code, of(found, "note", "agent")) == (0, ["no agent is running; `token-agent once` was run last"])
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_token_that_is_not_what_was_written(stage: Scene, *, gone: bool) -> None:
+    """A token file that was altered or removed is one problem, and that its token serves is not said."""
+    config = stage.config()
+    assert run("once", "--config", config).returncode == 0
+    path = stage.directory / "run" / "graph.token"
+    path.unlink() if gone else path.write_text("another")
+    code, found = doctor(config)
+    said = f"{path} is not there" if gone else f"{path}: the token file was altered, and does not hold the token"
+    assert (code, of(found, "problem")) == (78, [said])
+    assert not [each for each in found if "serves" in each["message"]]
+
+
+def test_an_agent_that_is_stopped(stage: Scene, agent: Running) -> None:
+    """An agent that a signal has stopped is a problem, with the command that lets it go on."""
+    config = stage.directory / "config.toml"
+    agent.send(signal.SIGSTOP)
+    code, found = doctor(config)
+    (problem,) = [each for each in found if each["level"] == "problem"]
+    assert code == 78
+    assert problem["message"].endswith(f"(pid {agent.pid}), and was stopped by a signal: it does nothing")
+    assert f"kill -CONT {agent.pid}" in problem["fix"]
+    agent.send(signal.SIGCONT)
+    assert doctor(config)[0] == 0
+
+
+def test_an_agent_that_is_mute(stage: Scene) -> None:
+    """An agent that takes a question and says nothing within seconds is a problem."""
+    config, directory = stage.config(), stage.directory / "run"
+    directory.mkdir()
+    with lock.hold(directory), control.listen(directory):
+        code, found = doctor(config)
+    assert code == 78
+    (message,) = [message for message in of(found, "problem", "agent") if "left a status" not in message]
+    assert message.endswith("does not answer at its control socket within 8 s")
+
+
+def test_a_certificate_that_the_provider_refuses(stage: Scene, agent: Running) -> None:
+    """A new certificate that is not registered is a warning with its fix while the old one serves; it looks right."""
+    config, pair = stage.directory / "config.toml", current_certificate(number=1)
+    written(stage.directory / "new.pem", pair.pem).replace(stage.certificate)
+    assert run("reload", "--config", config).returncode == 0
+    wait_for_status(config, lambda document: bool(document["profiles"][0]["credential"]["candidate_error"]))
+    code, found = doctor(config)
+    (warning,) = [each for each in found if each["level"] == "warning" and each["area"] == "credential"]
+    assert code == 0
+    assert f"not used: {stage.certificate} (thumbprint {pair.thumbprint}): AADSTS700027" in warning["message"]
+    assert warning["fix"].startswith(f"upload the .cer of certificate {pair.thumbprint}")
+    assert warning["fix"].endswith("> Certificates & secrets")
+    assert not [message for message in of(found, "ok", "credential") if "can be used" in message]
+    written(stage.certificate, b"nonsense")
+    assert run("reload", "--config", config).returncode == 0
+    wait_for_status(config, lambda document: "AADSTS" not in document["profiles"][0]["credential"]["candidate_error"])
+    _, found = doctor(config)
+    assert (len(of(found, "problem", "credential")), of(found, "warning", "credential")) == (1, [])
 
 
 def test_a_profile_that_fails(stage: Scene) -> None:
@@ -181,13 +252,35 @@ def test_a_configuration_that_is_refused(stage: Scene, agent: Running) -> None:
     assert of(found, "ok", "agent")
 
 
+def test_no_configuration(stage: Scene) -> None:
+    """Where there is no configuration that comes first, and nothing says to start the agent before there is one."""
+    path = tools(stage.directory, systemctl=unit(ActiveState="inactive", SubState="dead"))
+    config = stage.directory / "no.toml"
+    code, found = doctor(config, PATH=path, RUNTIME_DIRECTORY=str(stage.directory))
+    assert code == 78
+    assert (found[0]["level"], found[0]["message"]) == (
+        "problem",
+        f"there is no configuration: {config} does not exist",
+    )
+    assert "config.example.toml" in found[0]["fix"]
+    assert [each["fix"] for each in found[1:] if each["level"] == "problem"] == [
+        "first the configuration; then systemctl start token-agent"
+    ] * 2
+
+
 @pytest.mark.parametrize(
     ("shown", "level", "said"),
     [
         ({}, "ok", "token-agent.service is active (running)"),
         ({"LoadState": "not-found"}, "note", "systemd knows no usable token-agent.service (not-found)"),
         ({"LoadState": "bad-setting"}, "problem", "systemd knows no usable token-agent.service (bad-setting)"),
+        ({"LoadState": "masked"}, "problem", "systemd knows no usable token-agent.service (masked)"),
         ({"ActiveState": "inactive", "SubState": "dead"}, "problem", "token-agent.service is inactive (dead)"),
+        (
+            {"UnitFileState": "disabled"},
+            "warning",
+            "token-agent.service is not enabled (disabled): it is gone after the next boot",
+        ),
         (
             {"ActiveState": "failed", "SubState": "failed", "Result": "exit-code", "ExecMainStatus": "78"},
             "problem",
@@ -202,6 +295,22 @@ def test_the_unit(stage: Scene, shown: dict[str, str], level: str, said: str) ->
     path = tools(stage.directory, systemctl=unit(**shown))
     _, found = doctor(stage.config(), PATH=path)
     assert said in of(found, level, "unit")
+
+
+@pytest.mark.parametrize(
+    ("shown", "fix"),
+    [
+        ({"LoadState": "masked", "UnitFileState": "masked"}, "systemctl unmask token-agent"),
+        ({"LoadState": "masked", "UnitFileState": "masked-runtime"}, "systemctl unmask --runtime token-agent"),
+        ({"UnitFileState": "disabled"}, "systemctl enable token-agent"),
+        ({"UnitFileState": "enabled"}, ""),
+    ],
+    ids=str,
+)
+def test_how_a_unit_is_installed(stage: Scene, shown: dict[str, str], fix: str) -> None:
+    """A unit that is masked is unmasked, one that is not there after the next boot is enabled."""
+    _, found = doctor(stage.config(), PATH=tools(stage.directory, systemctl=unit(**shown)))
+    assert "".join(each["fix"] for each in found if each["area"] == "unit") == fix
 
 
 @pytest.mark.parametrize(("answer", "level"), [("yes", "ok"), ("no", "warning"), ("", "note")])
@@ -235,6 +344,29 @@ def test_the_agents_user(stage: Scene) -> None:
     stage.certificate.chmod(0o640)
     _, found = doctor(config, PATH=path)
     assert f"the agent's user nobody can read {stage.certificate}" in of(found, "ok", "credential")
+
+
+@needs_root
+def test_what_the_agent_may_do_besides(stage: Scene) -> None:
+    """A unit that may read everything is not kept out by a directory; one that may not is told of it once."""
+    folder = stage.directory / "live"
+    folder.mkdir(mode=0o700)
+    written(folder / "cert.pem", stage.pair.cert_pem).chmod(0o644)
+    written(folder / "key.pem", stage.pair.key_pem).chmod(0o600)
+    stage.provider.ca_file.parent.chmod(0o755)
+    config = stage.config(stage.profile(certificate={"path": folder / "cert.pem", "key": folder / "key.pem"}))
+    _, found = doctor(config, PATH=tools(stage.directory, systemctl=unit(User="nobody")))
+    assert of(found, "problem", "credential") == [f"the agent's user nobody cannot enter {folder} (0700 root:root)"]
+    assert of(found, "warning", "credential") == []
+    able = unit(User="nobody", AmbientCapabilities="cap_dac_read_search")
+    _, found = doctor(config, PATH=tools(stage.directory, systemctl=able))
+    assert of(found, "problem", "credential") == []
+    assert f"the agent's user nobody can read {folder}/key.pem" in of(found, "ok", "credential")
+    without = unit(User="root", CapabilityBoundingSet="")
+    (folder / "key.pem").chmod(0o040)
+    _, found = doctor(config, PATH=tools(stage.directory, systemctl=without))
+    (message,) = of(found, "problem", "credential")
+    assert message == f"the agent's user root cannot read {folder}/key.pem (0040 root:root)"
 
 
 def test_credentials(stage: Scene) -> None:
@@ -288,6 +420,22 @@ def test_what_stands_in_place_of_a_token(stage: Scene) -> None:
     assert of(place_findings(stage), "problem") == [f"{folder}/graph.token is a symbolic link"]
     found = place_findings(stage, follow_symlink=True)
     assert of(found, "problem") == [f"{folder}/elsewhere is not a regular file"]
+
+
+def test_a_directory_that_is_not_there(stage: Scene) -> None:
+    """A directory that nobody has made is one problem, with the command that makes it; nobody is said to reach it."""
+    missing = stage.directory / "srv" / "app"
+    config = stage.config(stage.profile(token_file=[{"path": missing / "token", "readers": ["user:daemon"]}]))
+    _, found = doctor(config)
+    assert of(found, "problem", "token file") == [
+        f"{missing}/token: the directory {stage.directory}/srv does not exist"
+    ]
+    assert [each["fix"] for each in found if each["area"] == "token file"] == [
+        f"install -d -o token-agent -m 0755 {missing}"
+    ]
+    assert [each["level"] for each in found if each["area"] == "reader"] == ["note"]
+    (stage.directory / "srv").touch()
+    assert of(doctor(config)[1], "problem", "token file") == [f"{missing}/token: {stage.directory}/srv is no directory"]
 
 
 def test_leftovers(stage: Scene) -> None:
@@ -370,9 +518,8 @@ def test_the_agents_own_environment(stage: Scene) -> None:
 def test_without_root(stage: Scene, agent: Running) -> None:
     """Another user is told what was not tried and what may not be seen, and that is no problem of the system's."""
     config = stage.directory / "config.toml"
-    code, printed = sink_helpers.call(doctor_helpers.examine, config, who=sink_helpers.Who(NOBODY))
-    found: Found = json.loads(printed)
-    assert code == 0, printed
+    code, found = sink_helpers.call(doctor_helpers.examine, config, stage.directory / "run", who=Who(NOBODY))
+    assert code == 0, found
     notes = of(found, "note")
     assert any("you are not root" in note for note in notes)
     assert f"{stage.certificate}: you may not read it, so it was not examined" in notes

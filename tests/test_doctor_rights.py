@@ -36,7 +36,7 @@ def user(*gids: int) -> Person:
 
 @needs_root
 def test_the_kernel_agrees() -> None:
-    """For any owner, group, mode and ACL of a directory and a file, what is worked out is what opening says."""
+    """For any owner, group, mode and ACL of a directory and a file, and any capabilities, opening says the same."""
     with sink_helpers.ground() as ground:
         assert sink_helpers.call(doctor_helpers.agree_with_the_kernel, ground, 300) > 50
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -153,3 +154,88 @@ def test_what_a_drop_in_gives(it: Lab, *, running: bool) -> None:
     done = check(it)
     assert done.returncode == 78
     assert "another owner needs root or CAP_CHOWN" in done.stderr
+
+
+def doctor(it: Lab) -> tuple[set[str], str]:
+    """Return the problems of the unit that the doctor finds, and all that is well."""
+    found = json.loads(it.sh("token-agent", "doctor", "--json", check=False).stdout)
+    problems = {each["message"] for each in found if (each["area"], each["level"]) == ("unit", "problem")}
+    return problems, "\n".join(each["message"] for each in found if each["level"] == "ok")
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_files_that_the_unit_hides(it: Lab, *, running: bool) -> None:
+    """Below /home and /root the agent sees nothing: check and doctor say so with the line and the fix, which helps."""
+    it.sh("install", "-d", "-m", "0755", "/home/certs")
+    it.write("/home/certs/graph.pem", it.pair.pem, mode=0o640, group="token-agent")
+    it.write("/root/ca.pem", it.path("/etc/token-agent/ca.pem").read_bytes())
+    it.sh("ln", "-sf", "/root/ca.pem", "/etc/token-agent/linked.pem")
+    keys = {"certificate": "/home/certs/graph.pem", "ca_file": "/etc/token-agent/linked.pem"}
+    it.configure(it.profile(**keys), **it.places)
+    if running:
+        it.sh("systemctl", "start", "token-agent")
+    hides = "ProtectHome=yes of token-agent.service hides"
+    certificate = f"certificate: /home/certs/graph.pem: {hides} it from the agent"
+    ca_file = "ca_file: /etc/token-agent/linked.pem: it leads to /root/ca.pem, which "
+    done = check(it)
+    assert done.returncode == 78
+    assert f"ERROR    graph: {certificate}" in done.stderr
+    assert f"ERROR    graph: {ca_file}{hides} from the agent" in done.stderr
+    assert "hint: move it to /etc/token-agent, or have systemd pass it: LoadCredential=" in done.stderr
+    assert "ok       certificate" not in done.stdout
+    assert f"ERROR    graph: {certificate}" in it.as_user("token-agent", "token-agent", "check").stderr
+    problems, well = doctor(it)
+    assert problems >= {certificate, f"{ca_file}{hides} from the agent"}
+    assert "/home/certs/graph.pem" not in well
+    it.configure(**it.places)
+    done = check(it)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_where_the_unit_lets_nobody_write(it: Lab) -> None:
+    """A directory in /srv is read-only for the agent until the shipped drop-in names it; check and doctor say so."""
+    it.sh("install", "-d", "-o", "token-agent", "/srv/billing")
+    it.configure(it.profile(token_file="/srv/billing/token"), **it.places)
+    what = "token_file: /srv/billing/token: ProtectSystem=strict of token-agent.service makes /srv/billing read-only"
+    done = check(it)
+    assert done.returncode == 78
+    assert f"ERROR    graph: {what} for the agent" in done.stderr
+    assert "hint: ReadWritePaths=/srv/billing in a drop-in, as in write-paths.conf of /usr/share/doc/" in done.stderr
+    assert "ok       token file" not in done.stdout
+    assert f"{what} for the agent" in doctor(it)[0]
+    it.drop_in("paths", it.example("write-paths.conf"))
+    for _ in range(2):
+        done = check(it)
+        assert (done.returncode, done.stderr) == (0, "")
+        it.start()
+    assert not doctor(it)[0]
+    it.sh("systemctl", "stop", "token-agent")
+    it.sh("rm", "-r", "/srv/billing")
+
+
+def test_users_that_the_unit_hides(it: Lab) -> None:
+    """With own-files-only.conf a token file with readers is an error that names it; one of the agent's own is none."""
+    it.users("legacy")
+    it.drop_in("own", it.example("own-files-only.conf"))
+    it.configure(it.profile(token_file={"path": "graph.token", "readers": "user:legacy"}), **it.places)
+    done = check(it)
+    assert done.returncode == 78
+    assert "PrivateUsers=yes of token-agent.service hides all other users and groups from the agent" in done.stderr
+    assert "readers user:legacy" in done.stderr
+    assert "hint: remove own-files-only.conf" in done.stderr
+    assert any("PrivateUsers=yes" in problem for problem in doctor(it)[0])
+    it.configure(**it.places)
+    it.start()
+    done = check(it)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not doctor(it)[0]
+
+
+def test_a_configuration_that_is_not_the_services(it: Lab) -> None:
+    """A configuration of somebody's own, with a runtime directory of his own, has nothing to do with the unit."""
+    own = {"runtime_dir": "/root/run", "state_dir": "/root/state"}
+    it.write("/root/graph.pem", it.pair.pem, mode=0o600)
+    it.configure(it.profile(certificate="/root/graph.pem"), **own)
+    it.path("/etc/token-agent/config.toml").replace(it.path("/root/own.toml"))
+    done = check(it, "-c", "/root/own.toml")
+    assert (done.returncode, done.stderr) == (0, "")

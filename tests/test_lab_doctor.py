@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.lab_helpers import needs_lab
+from tests.process_helpers import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.lab_helpers import Lab
 
 pytestmark = [needs_lab, pytest.mark.timeout(180)]
 
 Found = list[dict[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def enabled(it: Lab) -> Iterator[None]:
+    """Have the unit enabled, as a package does; the laboratory's other tests do without."""
+    it.sh("systemctl", "enable", "token-agent")
+    yield
+    it.sh("systemctl", "disable", "token-agent")
 
 
 def doctor(it: Lab, *arguments: str) -> tuple[int, Found]:
@@ -129,6 +140,10 @@ def test_keys_of_the_unit(it: Lab) -> None:
     code, found = doctor(it)
     assert (code, of(found, "problem")) == (0, [])
     assert any("/run/credentials/token-agent.service/graph.pem can be used" in text for text in of(found, "ok"))
+    it.sh("systemctl", "stop", "token-agent")
+    _, found = doctor(it)
+    assert of(found, "problem", "configuration", "credential", "token file") == []
+    assert any("systemd puts it there when the service starts" in text for text in of(found, "note", "credential"))
 
 
 def test_certificate_that_only_root_can_read(it: Lab) -> None:
@@ -140,15 +155,80 @@ def test_certificate_that_only_root_can_read(it: Lab) -> None:
     assert any("token-agent" in text and "/etc/token-agent/graph.pem" in text for text in of(found, "problem"))
 
 
+def test_keys_that_only_root_can_enter(it: Lab) -> None:
+    """A service that may read every file reads keys where only root could; without that it is told of it once."""
+    for name, content in (("cert.pem", it.pair.cert_pem), ("key.pem", it.pair.key_pem)):
+        it.write(f"/etc/letsencrypt/live/{name}", content, mode=0o644 if name == "cert.pem" else 0o600)
+    it.sh("chmod", "0700", "/etc/letsencrypt/live")
+    it.drop_in("keys", it.example("read-root-keys.conf"))
+    live = "/etc/letsencrypt/live"
+    it.configure(it.profile(certificate={"path": f"{live}/cert.pem", "key": f"{live}/key.pem"}))
+    it.start()
+    code, found = doctor(it)
+    assert (code, of(found, "problem"), of(found, "warning", "credential")) == (0, [], [])
+    assert f"the agent's user token-agent can read {live}/key.pem" in of(found, "ok", "credential")
+    it.sh("systemctl", "stop", "token-agent")
+    assert of(doctor(it)[1], "problem", "credential") == []
+    it.drop_in("keys", "")
+    _, found = doctor(it)
+    assert of(found, "problem", "credential") == [f"the agent's user token-agent cannot enter {live} (0700 root:root)"]
+
+
+def test_no_configuration(it: Lab) -> None:
+    """Without a configuration the first thing said is where to begin; that, carried out, is a configuration."""
+    example = (ROOT / "config.example.toml").read_text()
+    it.write("/usr/share/doc/token-agent/config.example.toml", example)
+    it.sh("rm", "/etc/token-agent/config.toml")
+    code, found = doctor(it)
+    assert (code, found[0]["level"], found[0]["area"]) == (78, "problem", "configuration")
+    command, *_ = found[0]["fix"].split("; ")
+    assert command == "cp /usr/share/doc/token-agent/config.example.toml /etc/token-agent/config.toml"
+    assert all("first the configuration" in each["fix"] for each in found[1:] if each["level"] == "problem")
+    it.sh("sh", "-c", command)
+    assert it.path("/etc/token-agent/config.toml").read_text() == example
+
+
+def test_a_unit_that_is_not_enabled(it: Lab) -> None:
+    """A service that runs and will not after the next boot is a warning; its fix, carried out, helps."""
+    it.sh("systemctl", "disable", "token-agent")
+    it.start()
+    code, found = doctor(it)
+    (warning,) = [each for each in found if each["level"] == "warning" and each["area"] == "unit"]
+    assert (code, warning["fix"]) == (0, "systemctl enable token-agent")
+    it.sh("sh", "-c", warning["fix"])
+    assert of(doctor(it)[1], "warning", "unit") == []
+
+
+def test_an_agent_that_is_stopped_by_a_signal(it: Lab) -> None:
+    """An active service that does nothing is a problem; its fix, carried out, helps."""
+    it.start()
+    it.sh("systemctl", "kill", "-s", "STOP", "token-agent")
+    code, found = doctor(it)
+    assert code == 78
+    (problem,) = [each for each in found if each["level"] == "problem"]
+    assert "was stopped by a signal" in problem["message"]
+    it.sh("sh", "-c", problem["fix"].removeprefix("let it go on: ").partition(";")[0])
+    assert doctor(it)[0] == 0
+
+
 def test_without_root(it: Lab) -> None:
-    """Somebody who is not root is told what could not be seen and who should look, never that all is well."""
+    """Who may not read the configuration is told whether he can read the token and why not, and what he is not told."""
     install(it)
-    done = it.as_user("stranger", "token-agent", "doctor", "--json")
-    found: Found = json.loads(done.stdout)
-    assert any("you are not root" in text for text in of(found, "note"))
-    assert of(found, "ok", "unit") == ["token-agent.service is active (running)"]
-    assert done.returncode == 78
-    assert any("/etc/token-agent" in text for text in of(found, "problem", "configuration"))
+    for user, code, what in (
+        ("stranger", 78, "cannot enter /srv/billing"),
+        ("legacy", 0, "can read /srv/billing/token"),
+    ):
+        if user == "legacy":
+            it.path("/srv/billing").chmod(0o755)
+        done = it.as_user(user, "token-agent", "doctor", "--json")
+        found: Found = json.loads(done.stdout)
+        assert done.returncode == code, found
+        assert of(found, "ok", "unit") == ["token-agent.service is active (running)"]
+        assert of(found, "ok", "status") == ["fresh, the token serves for 59 min"]
+        (message,) = [each["message"] for each in found if each["area"] == "reader"]
+        assert message.startswith(f"user {user} {what}")
+        assert "chgrp" not in done.stdout
+        assert "you may not read /etc/token-agent/config.toml" in found[-1]["message"]
 
 
 def test_the_report(it: Lab) -> None:

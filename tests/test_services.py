@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.credentials.store import CredentialStore
+from agent.engine.jobs import load_job
 from agent.engine.services import Transports
 from agent.errors import CredentialError, TransientError
 from agent.network.transport import Call
 from tests.certificate_helpers import profile as any_profile
 from tests.network_helpers import Authority, Server, answering
+from tests.test_credentials_files import as_nobody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from agent.config.model import Profile
 
@@ -75,12 +80,31 @@ def test_a_ca_file_that_cannot_be_read_is_refused(pools: Transports, tmp_path: P
     path = tmp_path / "Test-CA.pem"
     with pytest.raises(CredentialError) as caught:
         pools(profile(path), None)
-    assert caught.value.message == f"{path}: no usable trust root: No such file or directory"
+    assert caught.value.message == f"{path}: no usable trust root: does not exist"
     assert caught.value.missing
     with pytest.raises(CredentialError, match="no usable trust root"):
         pools(profile(tmp_path), None)
     Authority(tmp_path)
     assert pools(profile(path), None) is pools(profile(path), None)
+
+
+def test_a_ca_file_of_others_is_no_matter_of_its_content(pools: Transports) -> None:
+    """A CA file that may not be read, or is not there, is said to be that, when it is loaded and when it is used."""
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        path = Authority(Path(directory)).ca_file
+        path.chmod(0)
+        wanted = profile(path).model_copy(update={"client_secret_file": Path("/nonexistent")})
+        with as_nobody(), pytest.raises(CredentialError) as caught:
+            pools(wanted, None)
+        with as_nobody():
+            job = load_job(wanted, CredentialStore(), datetime.now(UTC))
+    for error in (caught.value, job.unusable[0].error()):
+        assert error.message == f"{path}: no usable trust root: permission denied"
+        assert "with mode 0000" in error.hint
+    gone = load_job(wanted, CredentialStore(), datetime.now(UTC)).unusable[0]
+    assert gone.message == f"{path}: no usable trust root: does not exist"
+    assert "BEGIN CERTIFICATE" not in gone.hint
 
 
 def test_a_failed_change_leaves_the_old_pool(pools: Transports, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import click
 
 from agent import control, files, lock, status
 from agent.commands import common
-from agent.errors import UnreachableError
+from agent.errors import TransientError, UnreachableError
 from agent.peek import peek_settings
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ EXIT_CODES = (2, 69, 75, 77, 78)
 ERROR_KEYS = ("kind", "message", "hint", "code")
 _TIMES = ("acquired_at", "expires_at")
 EXIT_BY_KIND = {"configuration": 78, "output": 78, "rejected": 77, "transient": 75}
-PATIENCE = 600.0
-"""Seconds for an answer; the agent's own time limits are shorter, an operator's patience as well."""
+PATIENCE = 300.0
+"""Seconds for an answer about tokens: the agent acquires them, of several profiles one after the other if need be."""
+SHORT_PATIENCE = 90.0
+"""Seconds for an answer about the configuration, for which no provider is asked; systemd gives ExecReload= as many."""
 
 
 def directory(config: Path | None) -> Path:
@@ -49,29 +51,42 @@ def doubt(config: Path | None) -> str:
     return f"; {problem}, so the default runtime directory was looked at" if problem else ""
 
 
-def ask(directory: Path, request: Mapping[str, Any], config: Path | None) -> Answer:
+def ask(directory: Path, request: Mapping[str, Any], config: Path | None, *, patience: float = PATIENCE) -> Answer:
     """Ask the agent of a runtime directory.
 
     Args:
         directory: where it is.
         request: to be answered.
         config: which configuration said so.
+        patience: seconds to wait for the answer.
 
     Raises:
-        UnreachableError: there is none, or it does not answer.
+        UnreachableError: there is none, or it takes no requests.
+        TransientError: it does not answer in time, or not before somebody lets it go on.
     """
+
+    def look() -> None:
+        if (pid := lock.holder(directory)) and lock.is_stopped(pid):
+            raise TransientError(STOPPED.format(pid=pid), hint=GO_ON.format(pid=pid))
+
+    look()
     try:
-        return control.ask(directory, request, PATIENCE)
+        return control.ask(directory, request, patience, look)
     except UnreachableError as error:
         pid = lock.holder(directory)
         if pid is None:
             message = f"no agent is running ({error.message}){doubt(config)}"
             raise UnreachableError(message, hint=error.hint or START) from None
+        if control.is_late(error):
+            raise TransientError(f"process {pid} is the agent here, but {error.message}", hint=LATE) from None
         hint = error.hint or "a `token-agent once` takes no requests; a running agent says in its log why it does not"
         raise UnreachableError(f"process {pid} is the agent here, but {error.message}", hint=hint) from None
 
 
 START = "start it: systemctl start token-agent, or token-agent run"
+STOPPED = "process {pid} is the agent here, and was stopped by a signal: it does nothing"
+GO_ON = "let it go on: kill -CONT {pid}; or systemctl restart token-agent"
+LATE = "try again; if its log stays silent as well: systemctl restart token-agent"
 
 
 def say(message: str, hint: str = "") -> None:

@@ -6,9 +6,7 @@ the unit says it.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +14,13 @@ from typing import TYPE_CHECKING
 from agent import files, lock
 from agent.commands import asking, common
 from agent.config.values import default_directories
-from agent.doctor import people, surroundings
+from agent.doctor import evidence, people, surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.config.model import Config
     from agent.doctor.rights import Person
-
-_KEEP_CAPABILITIES = 8
-_VERSION_3 = 0x20080522
-_NUMBERS = {"cap_chown": 0, "cap_dac_override": 1, "cap_dac_read_search": 2, "cap_fowner": 3}
-"""What a unit may have been given that matters here (capability.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +29,6 @@ class Service:
 
     Attributes:
         person: whose service it is; None if it is root's or ours, or there is none.
-        capabilities: a mask of what its user may do besides.
         environ: in which its configuration is read: with the directories and proxies that systemd gave a running one.
         promised: directories that systemd makes for it at its start, and that are not there yet.
         credentials: what systemd gives it at its start lies there; None while it is there already.
@@ -44,7 +36,6 @@ class Service:
 
     environ: dict[str, str]
     person: Person | None = None
-    capabilities: int = 0
     promised: frozenset[Path] = frozenset()
     credentials: Path | None = None
 
@@ -58,17 +49,16 @@ def service(config: Path | None) -> Service:
     unit = surroundings.unit()
     environ = surroundings.environment(pid, os.environ) if pid else surroundings.before_the_start(unit, os.environ)
     person = surroundings.agent_user(pid, unit)
-    capabilities = _of_process(pid) if pid else _of_unit(unit.get("AmbientCapabilities", ""))
     later = None if os.path.lexists(surroundings.CREDENTIALS) else Path(surroundings.CREDENTIALS)
     try:
         owner = directory.stat().st_uid
     except OSError:
-        return _before_the_start(directory, Service(environ, person, capabilities, credentials=later))
+        return _before_the_start(directory, Service(environ, person, credentials=later))
     if owner == 0:
         return Service(environ, credentials=later)
     if person is None or person.uid != owner:
         return Service(environ, people.user(str(owner)), credentials=later)
-    return Service(environ, person, capabilities, credentials=later)
+    return Service(environ, person, credentials=later)
 
 
 def _before_the_start(directory: Path, of_unit: Service) -> Service:
@@ -107,29 +97,5 @@ def read_config(config: Path | None, environ: Mapping[str, str]) -> Config:
 
 def become(seen_by: Service) -> None:
     """Be the service's user for the rest of this process; to be called while it has no other threads."""
-    person = seen_by.person
-    if person is None:
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_KEEP_CAPABILITIES, 1, 0, 0, 0)
-    os.setgroups(sorted(person.gids))
-    os.setresgid(person.gid, person.gid, person.gid)
-    os.setresuid(person.uid, person.uid, person.uid)
-    mask = seen_by.capabilities
-    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
-    sets = (ctypes.c_uint32 * 6)(*(part for half in (mask & 0xFFFFFFFF, mask >> 32) for part in (half, half, 0)))
-    if libc.capset(header, sets):  # then without any, rather than with root's
-        libc.capset(header, (ctypes.c_uint32 * 6)())
-
-
-def _of_process(pid: int) -> int:
-    """Return what a process may do (proc_pid_status(5))."""
-    try:
-        found = re.search(rb"^CapEff:\s*([0-9a-f]+)$", files.read_bytes(Path(f"/proc/{pid}/status")), re.MULTILINE)
-    except OSError:
-        return 0
-    return int(found[1], 16) if found else 0
-
-
-def _of_unit(names: str) -> int:
-    return sum(1 << _NUMBERS[name] for name in set(names.split()) if name in _NUMBERS)
+    if seen_by.person:
+        evidence.become(seen_by.person)

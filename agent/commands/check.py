@@ -41,7 +41,7 @@ def command(config: Path | None, *, online: bool) -> int:
     a file or folder is wrong; with --online also 77 the provider refuses, 75 it cannot be reached now.
     """
     from agent import log
-    from agent.commands import becoming, check_hook, check_report, check_sources
+    from agent.commands import becoming, check_hook, check_report, check_sandbox, check_sources
     from agent.credentials.store import CredentialStore
     from agent.engine.jobs import load_job
     from agent.engine.reserving import reserved
@@ -49,7 +49,7 @@ def command(config: Path | None, *, online: bool) -> int:
     seen_by = becoming.service(config)
     loaded = becoming.read_config(config, seen_by.environ)
     log.configure("error", "console", os.environ)
-    report = check_report.Report(str(loaded.path))
+    report, kept = check_report.Report(str(loaded.path)), check_sandbox.look(loaded, seen_by)
     if seen_by.person:
         becoming.become(seen_by)
         loaded = _introduce(seen_by, seen_by.person, loaded, report)
@@ -57,11 +57,14 @@ def command(config: Path | None, *, online: bool) -> int:
         report.warning(warning)
     for key, error in _directories(loaded, seen_by.promised):
         report.error(error, f"[agent] {key}")
+    kept.tell("", report)
     store, now = CredentialStore(), datetime.now(UTC)
     jobs = [load_job(profile, store, now) for profile in loaded.profiles]
     results = _ask_all(loaded, jobs, now) if online else {}
     places = reserved(loaded)
     for job in jobs:
+        click.echo(f"profile {job.profile.name}")
+        kept.tell(job.profile.name, report)
         _check(job, now, report, loaded.agent.runtime_dir, places, seen_by.credentials)
         check_hook.look(job.profile, loaded, report)
         report.answer(results.get(job.profile.name), job.profile.name)
@@ -128,14 +131,13 @@ def _try_making(directory: Path) -> None:
 def _check(job: Job, now: datetime, report: Report, runtime_dir: Path, places: Reserved, later: Path | None) -> None:
     """Report on one profile."""
     name = job.profile.name
-    click.echo(f"profile {name}")
     for error in _credential_errors(job, now):
         if later and error.path.is_relative_to(later):
             report.warning(f"{name}: {error.path}: systemd puts it there when the service starts; not looked at")
         else:
             report.error(error, f"{name}: {_key(job.profile, error.path)}")
     for credential in _sound(job, now):
-        report.good(_describe(credential, now))
+        report.good(_describe(credential, now), credential.path)
     for credential in job.usable:
         for warning in credential.warnings:
             report.warning(f"{name}: {warning}")
@@ -196,7 +198,7 @@ def _check_token_file(token_file: TokenFile, report: Report, runtime_dir: Path, 
     except OutputError as error:
         report.error(error, f"{name}: token_file")
     else:
-        report.good(f"token file {token_file.path} ({token_file.format}, {token_file.mode:04o})")
+        report.good(f"token file {token_file.path} ({token_file.format}, {token_file.mode:04o})", token_file.path)
 
 
 def _try_writing(token_file: TokenFile, places: Reserved) -> tuple[str, ...]:

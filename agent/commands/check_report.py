@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.commands import common
+from agent.errors import CredentialError, OutputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.errors import AgentError
 
 
@@ -19,10 +22,13 @@ class Report:
     def __init__(self, subject: str) -> None:
         self.codes: set[int] = set()
         self.errors = self.warnings = 0
+        self._wrong: set[Path] = set()
         click.echo(f"configuration {common.printable(subject)}")
 
-    def good(self, text: str) -> None:
-        """Print something that is as it should be."""
+    def good(self, text: str, path: Path | None = None) -> None:
+        """Print something that is as it should be, unless something else is wrong with that file."""
+        if path in self._wrong:
+            return
         click.echo(f"  ok       {common.printable(text)}")
 
     def warning(self, text: str) -> None:
@@ -39,6 +45,7 @@ class Report:
         """
         self.codes.add(error.exit_code)
         self.errors += 1
+        self._wrong |= {error.path} if isinstance(error, CredentialError | OutputError) else set()
         sys.stdout.flush()  # keep the two streams in step where they end in one place
         what = f"{where}{': ' * bool(where)}{error.message}"
         click.echo(f"  ERROR    {common.printable(what)}", err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ from agent import files, formats, status, tokens
 from agent.commands import common, held
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator, Mapping
 
     from agent.config.model import Profile
@@ -23,35 +23,38 @@ GRACE = timedelta(seconds=10)
 """A running agent writes its status a moment after a token, and puts an altered file right within this time."""
 IMPRECISION = timedelta(minutes=1)
 """Clocks of file servers may be off by so much; beyond, a file that may not be read was changed afterwards."""
-_HINTS = {
+HINTS = {
     True: "the agent puts this right at once; if it stays, its log says why",
     False: "`token-agent once`, or a running agent, writes it again",
 }
+"""What helps, by whether an agent is running."""
+MISSING, ALTERED = "the token file is missing", "the token file was altered, and does not hold the token"
 
 
 def compared(profile: ProfileStatus, now: datetime, *, running: bool) -> ProfileStatus:
     """Return a profile with what is wrong with its token files; a failure that is known already says more."""
-    if profile.token_sha256 is None or profile.expires_at is None or profile.expires_at <= now:
-        return profile
-    wrong = next(_wrong(profile, now, running=running), "")
+    path, wrong = next(differences(profile, now, running=running), ("", ""))
     if not wrong:
         return profile
-    error = status.LastError(now, "output", wrong, _HINTS[running])
+    error = status.LastError(now, "output", f"{path}: {wrong}", HINTS[running])
     return dataclasses.replace(profile, lost=True, last_error=profile.last_error or error)
 
 
-def _wrong(profile: ProfileStatus, now: datetime, *, running: bool) -> Iterator[str]:
+def differences(profile: ProfileStatus, now: datetime, *, running: bool) -> Iterator[tuple[str, str]]:
+    """Yield the token files that do not hold the token, as long as it is good, and whether they are there at all."""
+    if profile.token_sha256 is None or profile.expires_at is None or profile.expires_at <= now:
+        return
     for file in profile.token_files:
         try:
             found = Path(file.path).stat()
         except (FileNotFoundError, NotADirectoryError):
-            yield f"{file.path}: the token file is missing"
+            yield file.path, MISSING
             continue
         except (OSError, ValueError):
             continue  # we may not look there, or it can be no path
         changed_at = datetime.fromtimestamp(found.st_mtime, UTC)
         if _is_altered(file, found, str(profile.token_sha256)) and not (running and now - changed_at < GRACE):
-            yield f"{file.path}: the token file was altered, and does not hold the token"
+            yield file.path, ALTERED
 
 
 def _is_altered(file: TokenFileStatus, found: os.stat_result, token_sha256: str) -> bool:
@@ -86,7 +89,7 @@ def configured(
     from agent.errors import ConfigurationError
 
     before = tuple(profiles)
-    if config.exists() and not os.access(config, os.R_OK):
+    if files.is_hidden(config):
         return before, None
     try:
         loaded = common.read_config(config)

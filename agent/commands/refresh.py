@@ -35,7 +35,8 @@ def command(names: tuple[str, ...], config: Path | None, *, everything: bool) ->
     attempt fails.
 
     Exit codes: 0 all have a new token; 75 not now, try again; 77 refused, a person must act; 78 a file or folder
-    is wrong (of several the one that most needs a person); 69 no agent is running, or it does not answer.
+    is wrong (of several the one that most needs a person); 69 no agent is running. One that is stopped by a signal,
+    or does not answer in time (5 min), is 75, too.
     """
     if everything and names:
         raise click.UsageError("--all is every profile: leave out the names, or leave out --all")

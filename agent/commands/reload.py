@@ -30,7 +30,8 @@ def command(config: Path | None) -> int:
     Only profiles that differ are restarted, and they go on with their tokens. If anything is wrong, all problems are
     printed and nothing changes. A certificate that cannot be used is named, and the one at work stays.
 
-    Exit codes: 0 reloaded; 78 refused, the configuration is wrong; 69 no agent is running, or it does not answer.
+    Exit codes: 0 reloaded; 78 refused, the configuration is wrong; 69 no agent is running; 75 it does not answer in
+    time (90 s), or is stopped by a signal.
     """
     asking.show_lines(asked(config, "reload"))
     return 0
@@ -42,9 +43,10 @@ def asked(config: Path | None, op: str) -> Answer:
     Raises:
         ConfigurationError: the file is not even TOML, and with it unknown where the agent is.
         UnreachableError: there is no agent.
+        TransientError: it does not answer in time.
     """
     try:
-        return asking.accept(asking.ask(asking.directory(config), {"op": op}, config))
+        return asking.accept(asking.ask(asking.directory(config), {"op": op}, config, patience=asking.SHORT_PATIENCE))
     except UnreachableError:
         _refuse_nonsense(common.config_path(config, os.environ))
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from pathlib import Path
 
@@ -16,6 +17,11 @@ _REASONS = {
     errno.EFBIG: f"is larger than {files.LIMIT} bytes, which no certificate, key or secret is",
     errno.ELOOP: "is a loop of symbolic links",
 }
+_HOMES = ("/home", "/root", "/run/user")
+_HIDDEN = (
+    "ProtectHome= of the unit hides {home} from the service: move the file to /etc/token-agent, or pass it with "
+    "LoadCredential= in the unit"
+)
 
 
 def read(path: Path) -> bytes:
@@ -26,13 +32,19 @@ def read(path: Path) -> bytes:
     """
     try:
         return files.read_bytes(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CredentialError(path, "does not exist", hint=_missing_hint(path), missing=True) from error
-    except PermissionError as error:
-        raise CredentialError(path, "permission denied", hint=_permission_hint(path)) from error
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
-        raise CredentialError(path, reason, hint="name the file itself") from error
+        reason, hint = explained(path, error)
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        raise CredentialError(path, reason, hint=hint, missing=missing) from error
+
+
+def explained(path: Path, error: OSError) -> tuple[str, str]:
+    """Return why a file cannot be read, and what to do about it."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "does not exist", _missing_hint(path)
+    if isinstance(error, PermissionError):
+        return "permission denied", _permission_hint(path)
+    return _REASONS.get(error.errno or 0) or error.strerror or type(error).__name__, "name the file itself"
 
 
 def read_password(path: Path | None) -> bytes | None:
@@ -84,7 +96,10 @@ def _permission_hint(path: Path) -> str:
     try:
         status = path.stat()
     except OSError:
-        return f"user {user} may not enter one of the folders above it (x for the user or a group of theirs)"
+        way = f"user {user} may not enter one of the folders above it (x for the user or a group of theirs)"
+        real = os.path.realpath(path)  # a link may lead there from elsewhere
+        home = next((home for home in _HOMES if real.startswith(f"{home}/")), None)
+        return f"{_HIDDEN.format(home=home)}; or else {way}" if home else way
     owner, group, mode = users.user_name(status.st_uid), users.group_name(status.st_gid), stat.S_IMODE(status.st_mode)
     return (
         f"it belongs to {owner}:{group} with mode {mode:04o}, and this process is user {user}: "

@@ -1,7 +1,11 @@
-"""What the kernel really says: a child process becomes the user and opens the file. Needs root."""
+"""What the kernel really says: a child process becomes the user and opens the file, for which it takes root.
+
+Whoever is not root can try for themselves.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import TYPE_CHECKING
 
@@ -12,6 +16,8 @@ if TYPE_CHECKING:
 
 _UNTRIED = 255
 """The child's exit status if it cannot become that user (user namespaces); no errno is as large."""
+_KEEP_CAPABILITIES = 8
+_VERSION_3 = 0x20080522
 
 
 def available() -> bool:
@@ -20,12 +26,12 @@ def available() -> bool:
 
 
 def opening(person: Person, path: Path) -> int | None:
-    """Return the errno of an attempt to open a file as somebody else, 0 for success, None if it cannot be tried.
+    """Return the errno of an attempt to open a file as somebody, 0 for success, None if it cannot be tried.
 
     To be called while the process has no other threads: it forks.
     """
     if not available():
-        return None
+        return _try(path) if _is_us(person) else None
     pid = os.fork()
     if pid == 0:
         _be(person, path)
@@ -34,21 +40,43 @@ def opening(person: Person, path: Path) -> int | None:
     return None if code < 0 or code == _UNTRIED else code
 
 
+def _is_us(person: Person) -> bool:
+    return (person.uid, person.gids) == (os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
+
+
 def _be(person: Person, path: Path) -> None:
     """Become the user, try, and tell by the exit status; never returns. Opening reads nothing."""
     code = _UNTRIED
     try:
-        os.setgroups(sorted(person.gids))
-        os.setgid(person.gid)
-        os.setuid(person.uid)
-        code = _try(path)
+        code = _try(path) if become(person) else _UNTRIED
     finally:
         os._exit(code)
 
 
+def become(person: Person) -> bool:
+    """Be somebody else for the rest of this process, which has no other threads; return whether with what they may do.
+
+    Without their capabilities, where this process lacks one of them, it has none at all rather than root's.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_KEEP_CAPABILITIES, 1, 0, 0, 0)
+    os.setgroups(sorted(person.gids))
+    os.setresgid(person.gid, person.gid, person.gid)
+    os.setresuid(person.uid, person.uid, person.uid)
+    if person.uid == 0 and person.capabilities is None:
+        return True
+    mask = person.capabilities or 0
+    header = (ctypes.c_uint32 * 2)(_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)(*(part for half in (mask & 0xFFFFFFFF, mask >> 32) for part in (half, half, 0)))
+    if not libc.capset(header, sets):
+        return True
+    libc.capset(header, (ctypes.c_uint32 * 6)())
+    return False
+
+
 def _try(path: Path) -> int:
     try:
-        os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError as error:
         return error.errno or 1
     return 0

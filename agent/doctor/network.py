@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from agent import __version__
 from agent.config.proxies import parse_proxy
-from agent.diagnosis import GREAT_SKEW, NOTABLE_SKEW, classify, clock_is_off, parse_date, parse_retry_after
+from agent.diagnosis import classify, parse_date, parse_retry_after
+from agent.doctor import runtime
 from agent.doctor.findings import Topic
 from agent.errors import AcquisitionError, CredentialError, TransientError
 from agent.network import trust
@@ -170,17 +171,7 @@ class _Visit:
             return
         age = reply.headers.get("age", "")
         skew = self._now() - date - timedelta(seconds=int(age[:9]) if age.isascii() and age.isdigit() else 0)
-        topic = Topic("clock", str(origin), self._way.heading)
-        if abs(skew) <= NOTABLE_SKEW:
-            self._found.append(topic.ok("this machine's clock agrees with the provider's"))
-            return
-        text = clock_is_off(skew)
-        fix = "set it right: timedatectl set-ntp true, or chronyc makestep"
-        if abs(skew) > GREAT_SKEW:
-            text = f"{text}: assertions are refused (AADSTS700024)"
-            self._found.append(topic.problem(text, fix, passes=True))
-        else:
-            self._found.append(topic.warning(text, fix))
+        self._found.append(runtime.clock(Topic("clock", str(origin), self._way.heading), skew))
 
     def _document(self, reply: Reply) -> None:
         """Note whether the answer is a discovery document that the agent can use.

@@ -63,7 +63,7 @@ def _exists(name: str) -> bool:
 
 
 def process(pid: int) -> Person | None:
-    """Return who a process is, with the groups it really has (proc_pid_status(5)); None if there is none."""
+    """Return who a process is, with the groups and capabilities it has (proc_pid_status(5)); None if there is none."""
     try:
         text = files.read_bytes(Path(f"/proc/{pid}/status")).decode(errors="replace")
     except OSError:
@@ -71,4 +71,10 @@ def process(pid: int) -> Person | None:
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     uid, gid = int(fields["Uid"].split()[1]), int(fields["Gid"].split()[1])
     gids = frozenset({gid, *map(int, fields["Groups"].split())})
-    return Person(users.user_name(uid), uid, gid, gids)
+    return Person(users.user_name(uid), uid, gid, gids, capabilities=int(fields["CapEff"], 16))
+
+
+def myself() -> Person:
+    """Return who this process is."""
+    gids = frozenset({os.getegid(), *os.getgroups()})
+    return process(os.getpid()) or Person(users.own_name(), os.geteuid(), os.getegid(), gids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from agent import users
 from agent.doctor import surroundings
 from agent.doctor.findings import Topic
+from agent.doctor.walk import walk
 from agent.errors import OutputError
 from agent.output import access, temporary
 from agent.output.directories import opened_to_list
@@ -34,12 +36,25 @@ _STALE = 60.0
 """Seconds; a temporary file of a write that is under way is gone long before."""
 
 
-def examine(profile: Profile, token_file: TokenFile, agent_pid: int | None, now: datetime) -> Iterator[Finding]:
-    """Yield what is to be said of a token file's place and rights."""
+def examine(
+    profile: Profile, token_file: TokenFile, runtime_dir: Path, agent_pid: int | None, now: datetime
+) -> Iterator[Finding]:
+    """Yield what is to be said of a token file's place and rights.
+
+    Args:
+        profile: whose it is.
+        token_file: as configured.
+        runtime_dir: the only directory that the agent makes by itself.
+        agent_pid: None if none runs.
+        now: the time.
+    """
     topic = Topic.of_profile("token file", profile.name)
     path = token_file.path
-    if path.is_symlink() and not token_file.follow_symlink:
+    if os.path.islink(path) and not token_file.follow_symlink:  # noqa: PTH114 - Path's raises where we may not look
         yield topic.problem(f"{path} is a symbolic link", "name the file itself, or set follow_symlink = true")
+        return
+    if (missing := walk(path).missing_directory) and missing != runtime_dir:
+        yield _absent(topic, path, missing)
         return
     real = Path(os.path.realpath(path))
     yield from _place(topic, real)
@@ -56,6 +71,16 @@ def examine(profile: Profile, token_file: TokenFile, agent_pid: int | None, now:
             text = f"{path}: the agent has another file under this name, in a mount of its own"
             yield topic.problem(text, "PrivateTmp= or the like in its unit hides it: write to /run/token-agent")
     yield from _leftovers(topic, real, now)
+
+
+def _absent(topic: Topic, path: Path, missing: Path) -> Finding:
+    """Return that a token file has no directory: whoever configures one makes it, for its rights are his decision."""
+    if os.path.lexists(missing):
+        return topic.problem(f"{path}: {missing} is no directory", "name another place for the token file")
+    wanted = shlex.quote(str(path.parent if path.parent.is_relative_to(missing) else missing))  # that behind a link
+    return topic.problem(
+        f"{path}: the directory {missing} does not exist", f"install -d -o token-agent -m 0755 {wanted}"
+    )
 
 
 def _place(topic: Topic, path: Path) -> Iterator[Finding]:

@@ -68,12 +68,20 @@ def examine(profile: Profile, token_file: TokenFile, asked: Sequence[Person] = (
     topic = Topic.of_profile("reader", profile.name)
     way = walk(token_file.path)
     if way.error == errno.EACCES:
-        yield topic.note(f"{token_file.path}: you may not look beyond {way.real.parent}", "run this as root")
+        yield beyond(topic, token_file.path, way)
+        return
+    if way.missing_directory:
+        yield topic.note(f"{way.missing_directory} does not exist, so that nobody can reach {token_file.path}")
         return
     for person in asked:
         yield _finding(topic, person, token_file, way)
     if not asked:
         yield from _intended(topic, token_file, way)
+
+
+def beyond(topic: Topic, path: Path, way: Walk) -> Finding:
+    """Return that we ourselves cannot look further."""
+    return topic.note(f"{path}: you may not look beyond {way.real.parent}", "run this as root")
 
 
 def _intended(topic: Topic, token_file: TokenFile, way: Walk) -> Iterator[Finding]:
@@ -147,6 +155,11 @@ def _fix(profile: str, person: Person, token_file: TokenFile, answer: Answer) ->
         planned = step
     if rights.judge(person, planned).granted:
         return f"the agent puts the file's rights right again: token-agent refresh {profile}"
+    return wish(person)
+
+
+def wish(person: Person) -> str:
+    """Return the line that lets somebody read a token file."""
     return f'`readers = ["{person.kind}:{person.name}"]` in the profile\'s [[profile.token_file]]'
 
 

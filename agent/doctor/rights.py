@@ -2,7 +2,8 @@
 
 The kernel's order: the owner's bits decide for the owner; then an ACL's entry for the user; then those of all their
 groups together, of which one has to give everything that is asked for; then the others'. The mask limits all but the
-owner and the others. One exception is the kernel's own: with an empty mask it does not look at the ACL at all.
+owner and the others. One exception is the kernel's own: with an empty mask it does not look at the ACL at all. Before
+all of that come the capabilities to read everything, which root has, and a service can be given (capabilities(7)).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 READ, ENTER = 4, 1
 """What is asked for: the r of a file, the x of a directory."""
 _USER, _GROUP_OBJ, _GROUP, _MASK = 0x02, 0x04, 0x08, 0x10
+CAPABILITIES = {"cap_chown": 0, "cap_dac_override": 1, "cap_dac_read_search": 2, "cap_fowner": 3}
+"""Those that concern files, by their names in units, as bits of a mask (linux/capability.h)."""
+_READING = 1 << CAPABILITIES["cap_dac_override"] | 1 << CAPABILITIES["cap_dac_read_search"]
 _HEAD, _ENTRY = 4, "<HHI"
 """linux/posix_acl_xattr.h: four bytes of version, then tag, permissions and id of each entry."""
 _LETTERS = {READ: "r", ENTER: "x"}
@@ -35,13 +39,22 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A user with their groups; or somebody of whom only one group is known, who is nobody in particular."""
+    """A user with their groups; or somebody of whom only one group is known, who is nobody in particular.
+
+    ``capabilities`` are a mask; None: as usual, all of them for root and none for others.
+    """
 
     name: str
     uid: int
     gid: int
     gids: frozenset[int]
     kind: Literal["user", "group"] = "user"
+    capabilities: int | None = None
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether modes and ACLs keep nothing from them."""
+        return self.uid == 0 if self.capabilities is None else bool(self.capabilities & _READING)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -73,7 +86,7 @@ class Verdict(NamedTuple):
     """Whether it is granted, by which class of the mode or ACL, and whether only the mask takes it away."""
 
     granted: bool
-    by: Literal["root", "owner", "user", "group", "other"]
+    by: Literal["capability", "owner", "user", "group", "other"]
     masked: bool = False
 
 
@@ -85,8 +98,8 @@ def entries(acl: bytes | None) -> tuple[Entry, ...]:
 def judge(person: Person, step: Step) -> Verdict:
     """Return what the kernel will say to somebody who wants to enter or read a step."""
     wanted = step.asked
-    if person.uid == 0:
-        return Verdict(True, "root")
+    if person.reads_all:
+        return Verdict(True, "capability")
     if person.uid == step.uid:
         return Verdict(_has(step.mode >> 6, wanted), "owner")
     acl = step.acl if step.mode & 0o070 else ()

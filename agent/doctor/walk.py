@@ -24,22 +24,33 @@ class Walk:
         steps: from / on, without links.
         real: where the file is, or where the walk ended.
         error: the kernel's number; 0 if the file was reached.
+        is_above: whether it ended at a directory on the way rather than at the file.
+        links: the symbolic links that it went through.
     """
 
     steps: tuple[Step, ...]
     real: Path
     error: int = 0
+    is_above: bool = False
+    links: tuple[Path, ...] = ()
 
     @property
     def missing(self) -> bool:
         """Whether the file, or a directory on the way, is not there."""
         return self.error in (errno.ENOENT, errno.ENOTDIR)
 
+    @property
+    def missing_directory(self) -> Path | None:
+        """The directory on the way that is not there, or is none."""
+        if self.error == errno.ENOTDIR:
+            return self.real.parent
+        return self.real if self.missing and self.is_above else None
+
 
 def walk(path: Path) -> Walk:
     """Return the way to a file, as far as this process may look."""
-    here, steps, links = Path("/"), [_look(Path("/"))], 0
-    rest = deque(path.parts[1:])
+    here, steps, rest = Path("/"), [_look(Path("/"))], deque(path.parts[1:])
+    links: list[Path] = []
     while rest:
         part = rest.popleft()
         if part == "..":
@@ -52,13 +63,13 @@ def walk(path: Path) -> Walk:
                 steps.append(_look(here))
                 continue
         except OSError as error:
-            return Walk(tuple(steps), here / part, error.errno or errno.EIO)
-        links += 1
-        if links > _MAX_LINKS:
-            return Walk(tuple(steps), here / part, errno.ELOOP)
+            return Walk(tuple(steps), here / part, error.errno or errno.EIO, bool(rest), tuple(links))
+        links.append(here / part)
+        if len(links) > _MAX_LINKS:
+            return Walk(tuple(steps), here / part, errno.ELOOP, bool(rest), tuple(links))
         here = Path("/") if target.is_absolute() else here
         rest.extendleft(reversed(target.parts[target.is_absolute() :]))
-    return Walk(tuple(steps), here)
+    return Walk(tuple(steps), here, links=tuple(links))
 
 
 def _target(path: Path) -> Path | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import files, status
+from agent.credentials.reading import explained
 from agent.errors import CredentialError
 from agent.network.trust import context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
-    from pathlib import Path
 
     from agent.config.model import Config, Profile
     from agent.credentials.store import Credential, CredentialStore
@@ -107,9 +108,18 @@ def _trust(profile: Profile) -> str | None:
         digest = hashlib.sha256(files.read_bytes(profile.ca_file, limit=16 << 20)).hexdigest()
         _prove_trust(profile.ca_file, digest)
     except OSError as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror or type(error).__name__
-        raise CredentialError(profile.ca_file, f"no usable trust root: {reason}", hint=CA_HINT) from error
+        raise trust_error(profile.ca_file, error) from error
     return digest
+
+
+def trust_error(ca_file: Path | None, error: OSError) -> CredentialError:
+    """Return what to tell of a trust root that cannot be used: whether it cannot be read, or holds nothing of use."""
+    missing = isinstance(error, FileNotFoundError)
+    path, reason = ca_file or Path(error.filename or "/etc/ssl/certs"), error.strerror or type(error).__name__
+    hint = CA_HINT if ca_file else "install ca-certificates, or name a `ca_file`"
+    if ca_file and isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+        reason, hint = explained(ca_file, error)
+    return CredentialError(path, f"no usable trust root: {reason}", hint=hint, missing=missing)
 
 
 @functools.lru_cache(maxsize=64)

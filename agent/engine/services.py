@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import schedule
-from agent.engine.jobs import CA_HINT
-from agent.errors import CredentialError
+from agent.engine.jobs import trust_error
 from agent.network.transport import HttpsTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
@@ -89,7 +88,4 @@ def _open(ca_file: Path | None, proxy: str | None) -> HttpsTransport:
     try:
         return HttpsTransport(ca_file, proxy)
     except OSError as error:
-        path = ca_file or Path(error.filename or "/etc/ssl/certs")
-        hint = CA_HINT if ca_file else "install ca-certificates, or name a `ca_file`"
-        message, missing = f"no usable trust root: {error.strerror or error}", isinstance(error, FileNotFoundError)
-        raise CredentialError(path, message, hint=hint, missing=missing) from error
+        raise trust_error(ca_file, error) from error
