@@ -176,6 +176,7 @@ ATTEMPTS: dict[str, Callable[[], Any]] = {
     "write /usr": lambda: write("/usr/probe"),
     "write /var/lib": lambda: write("/var/lib/probe"),
     "write /srv": lambda: write("/srv/probe"),
+    "write /run": lambda: write("/run/probe"),
     "write control groups": make_control_group,
     "see a home": lambda: see("/home/somebody"),
     "see /tmp": lambda: see("/tmp/somebody"),

@@ -30,6 +30,7 @@ REFUSED = {
     "write /usr": "EROFS",
     "write /var/lib": "EROFS",
     "write /srv": "EROFS",
+    "write /run": "EROFS",
     "write control groups": "EROFS",
     "write kernel settings": ("EROFS", "ENOENT"),
     "see a home": ("ENOENT", "EACCES"),
@@ -59,6 +60,7 @@ NEEDED = (
 )  # fmt: skip
 ALONE = {
     "ProtectSystem=strict": ("write /etc", "write /usr", "write /var/lib", "write /srv"),
+    "ReadOnlyPaths=/run": ("write /run",),
     "ProtectHome=yes": ("see a home",),
     "PrivateTmp=yes": ("see /tmp",),
     "PrivateDevices=yes": ("see devices",),

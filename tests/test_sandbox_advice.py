@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHIPPED = """RootDirectory=
 RootImage=
 ReadWritePaths=
-ReadOnlyPaths=
+ReadOnlyPaths=/run
 InaccessiblePaths=
 ExecPaths=
 NoExecPaths=
@@ -91,17 +91,18 @@ def test_what_the_shipped_unit_hides(path: str, line: str) -> None:
         ("/run/token-agent", ""),
         ("/run/token-agent/more", ""),
         ("/var/lib/token-agent", ""),
-        ("/run/billing", ""),  # /run is one of the file systems that the unit's other lines bring anew, writable
+        ("/run/billing", "ReadOnlyPaths=/run"),
     ],
 )
 def test_what_the_shipped_unit_makes_read_only(directory: str, line: str) -> None:
-    """Outside /run nothing but the agent's own directories can be written."""
+    """Nothing but the agent's own directories can be written."""
     assert sandbox().makes_read_only(Path(directory)) == line
 
 
-def test_run_is_read_only_by_itself() -> None:
-    """Without the lines that bring a /run, ProtectSystem=strict covers it, but for the agent's own directory."""
-    plain = sandbox("ProtectKernelTunables=no\nProtectControlGroups=no\nProtectProc=default\nProcSubset=all")
+def test_what_brings_a_run_of_its_own() -> None:
+    """Several lines bring a /run that ProtectSystem=strict leaves writable; without them it is covered."""
+    assert sandbox("ReadOnlyPaths=").makes_read_only(Path("/run/billing")) == ""
+    plain = sandbox("ReadOnlyPaths=\nProtectKernelTunables=no\nProtectControlGroups=no\nProtectProc=default\nProcSubset=all")
     assert plain.makes_read_only(Path("/run/billing")) == "ProtectSystem=strict"
     assert plain.makes_read_only(Path("/run/token-agent")) == ""
 
