@@ -410,7 +410,7 @@ def test_included_files_come_and_go(tmp_path: Path) -> None:
                 agent.wait_for("output.repaired", path=str(token_file))
                 assert token_file.read_text() == token
                 included.unlink()
-                agent.wait_for("token.deleted", path=str(token_file))
                 agent.wait_for("config.loaded", removed=["extra"])
+                agent.wait_for("token.deleted", path=str(token_file))
                 assert not token_file.exists()
         assert stage.token_requests == 3

@@ -111,6 +111,29 @@ def test_a_fight_is_given_up_slowly(tmp_path: Path) -> None:
     virtual.run(main)
 
 
+def test_what_cannot_be_put_right_is_tried_ever_more_rarely(tmp_path: Path) -> None:
+    """A file that cannot be written is tried again after one second at first, and after ten in the end."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure(agent='rescan_interval = "1s"')
+        async with world.running():
+            await anyio.sleep(MINUTE)
+            path = tmp_path / "run" / "app.token"
+            _replace_by_a_link(path)
+            tried = set()
+            for _ in range(300):
+                await anyio.sleep(1)
+                if error := world.state()["last_error"]:
+                    tried.add(error["at"])
+            assert 20 < len(tried) < 50
+            path.unlink()
+            await anyio.sleep(11)
+            assert world.token()
+
+    virtual.run(main)
+
+
 def test_a_removed_profile_is_not_brought_back(tmp_path: Path) -> None:
     """The guard never writes a file of a profile that has left the configuration."""
 
@@ -120,7 +143,9 @@ def test_a_removed_profile_is_not_brought_back(tmp_path: Path) -> None:
         async with world.running():
             await anyio.sleep(MINUTE)
             world.configure("one", agent='rescan_interval = "1s"')
-            await anyio.sleep(5)
+            await anyio.sleep(3)
+            (tmp_path / "run" / "two.token").unlink()  # before it goes by itself
+            await anyio.sleep(10)
             assert world.token("two") is None
             assert not world.log.named("output.repaired")
 

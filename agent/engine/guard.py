@@ -1,6 +1,7 @@
 """Puts token files right that somebody else has deleted, altered, or given another mode or owner.
 
-Whoever does that again and again is not fought with: the repairs become rarer, and the log says so.
+Whoever does that again and again is not fought with: the repairs become rarer, and the log says so. So do those that
+fail: each leaves traces in the directory, which would be a reason to look, and to try again.
 """
 
 from __future__ import annotations
@@ -33,19 +34,25 @@ PEACE = 5.0
 
 @dataclass(slots=True)
 class _Fight:
-    """How often a profile's files had to be put right, and when they may be again (seconds of boot time)."""
+    """How often a profile's files had to be put right, or could not be, and when they may be again (boot time)."""
 
     repairs: int = 0
+    failures: int = 0
     next_at: float = 0.0
 
     def repaired(self, now: float) -> bool:
         """Note a repair; return whether it is the one that makes a fight of it."""
         if now > self.next_at + PEACE:
             self.repairs = 0
-        self.repairs += 1
+        self.repairs, self.failures = self.repairs + 1, 0
         excess = self.repairs - PATIENCE
         self.next_at = now + (min(LONGEST_PAUSE, 2.0 ** min(excess, 10)) if excess >= 0 else 0.0)
         return excess == 0
+
+    def failed(self, now: float) -> None:
+        """Note that they could not be put right."""
+        self.failures += 1
+        self.next_at = now + min(LONGEST_PAUSE, 2.0 ** min(self.failures - 1, 10))
 
 
 class Guard:
@@ -103,12 +110,17 @@ class Guard:
     async def _is_right(self, keeper: Keeper) -> bool:
         """Whether nothing had to be put right; what cannot be looked at yet is not."""
         name, clock = keeper.job.profile.name, self._services.clock
-        if self._fight(name).next_at > clock.boot():
+        fight = self._fight(name)
+        if fight.next_at > clock.boot():
             return False
         repaired = await keeper.repair()
+        if repaired is None:
+            fight.failed(clock.boot())
+            return False
         if not repaired:
-            return repaired is not None
-        if self._fight(name).repaired(clock.boot()):
+            fight.failures = 0
+            return True
+        if fight.repaired(clock.boot()):
             self._services.log.warning(
                 "output.contested",
                 profile=name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,3 +179,12 @@ def credential_status(job: Job, accepted: Credential | None, refused: Mapping[st
         not_after=shown.not_after,
         candidate_error=candidate_error,
     )
+
+
+def keep_working(job: Job, running: Mapping[str, Job]) -> Job:
+    """Return the job with the credentials at work, where what is on disk cannot be used and nothing else changed."""
+    before = running.get(job.profile.name)
+    if before is None or job.usable or before.profile != job.profile:
+        return job
+    trust = job.trust if job.trust or not job.profile.ca_file else before.trust  # which may be what cannot be used
+    return replace(job, credentials=(*job.unusable, *before.usable), trust=trust)

@@ -8,7 +8,6 @@ so nothing is acquired that is not due.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -24,6 +23,8 @@ from agent.engine.expiry import Expiry
 from agent.engine.foothold import Foothold
 from agent.engine.guard import Guard
 from agent.engine.herald import Herald
+from agent.engine.jobs import keep_working
+from agent.engine.leaving import Leaving
 from agent.engine.monitoring import Monitoring
 from agent.engine.objections import objections
 from agent.errors import ConfigurationError
@@ -32,7 +33,7 @@ from agent.watching import watch
 from agent.watching.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
     from agent.config.model import Config
@@ -60,6 +61,7 @@ class Supervisor:
         self._services, self._config, self._loader, self._accept = services, config, loader, accept
         self._seen: watch.Contents = {}
         self._reloading = anyio.Lock()
+        self._leaving = Leaving(services, self._reloading)
         self._waits_for_files = False
         self._complaints, self._expiry = Complaints(services), Expiry(services)
         self._herald = Herald(services, manager or Manager())
@@ -86,6 +88,7 @@ class Supervisor:
             tasks.start_soon(self._follow_clock)
             tasks.start_soon(reach.tell, services, self._guard.publish)
             tasks.start_soon(services.hooks.run)
+            tasks.start_soon(self._leaving.run)
             await self._look()  # at once, so that a disk that does not answer is known
             await tidying.prepare(self._config, services)
             await self._take(self._config)
@@ -103,7 +106,7 @@ class Supervisor:
                     services.log.info("agent.stopping", signal=number.name)
                     self._herald.stopping()
                     break
-                await self._look_again(reason="SIGHUP")
+                await self._look_again(reason="SIGHUP", asked=True)
             await self._crew.replace(list(self._crew.jobs), [])
             tasks.cancel_scope.cancel()
         if self._foothold.displaced:
@@ -145,7 +148,7 @@ class Supervisor:
 
     def _interval(self) -> timedelta:
         """Return when to look again at the latest."""
-        due_in = max(0.0, self._complaints.due_in())
+        due_in = max(0.0, self._complaints.due_in())  # others than this watch may complain meanwhile: LASTING
         return min(self._config.agent.rescan_interval, timedelta(seconds=min(due_in, Complaints.LASTING)))
 
     def _places(self) -> list[Path]:
@@ -178,22 +181,26 @@ class Supervisor:
     async def _look(self) -> watch.Contents:
         return await reach.look(self._loader, self._config, self._seen, self._services)
 
-    async def _look_again(self, *, reason: str) -> None:
+    async def _look_again(self, *, reason: str, asked: bool = False) -> None:
         """Reload because something may have changed; log and status say if it was refused."""
         with contextlib.suppress(ConfigurationError):
-            await self.reload(reason=reason)
+            await self.reload(reason=reason, asked=asked)
 
-    async def reload(self, *, reason: str) -> Changes:
+    async def reload(self, *, reason: str, asked: bool = True) -> Changes:
         """Load everything anew and act on what differs.
+
+        Args:
+            reason: for the log.
+            asked: whoever writes the configuration says that it is whole.
 
         Raises:
             ConfigurationError: it cannot be used, and nothing has changed.
         """
         async with self._reloading:
             with self._herald.reloading():
-                return await self._reload(reason)
+                return await self._reload(reason, asked=asked)
 
-    async def _reload(self, reason: str) -> Changes:
+    async def _reload(self, reason: str, *, asked: bool) -> Changes:
         try:
             config = await self._candidate()
         except ConfigurationError as error:
@@ -203,7 +210,7 @@ class Supervisor:
                 self._services.board.tally.reloaded("failure")
             self._services.board.update_agent(config_error=error.message)
             raise
-        changes = await self._take(config)
+        changes = await self._take(config, asked=asked)
         self._services.board.tally.reloaded("success")
         return changes
 
@@ -243,27 +250,26 @@ class Supervisor:
             await keeper.stepped()
         return {keeper.job.profile.name: keeper.progress for keeper in keepers}
 
-    async def _take(self, config: Config) -> Changes:
+    async def _take(self, config: Config, *, asked: bool = True) -> Changes:
         """Bring a configuration into force."""
         self._config = config
         self._accept(config)
         self._seen = self._loader.seen(config, await self._look())
-        changes = await self._reconcile(config)
+        changes = await self._reconcile(config, at_once=asked)
         self._services.hooks.arrange(config.profiles)
         self._services.board.arrange([profile.name for profile in config.profiles])
         self._services.board.update_agent(loaded_at=self._services.clock.now(), config_error=None)
         self._log_loaded(config, changes)
         return changes
 
-    async def _reconcile(self, config: Config) -> Changes:
+    async def _reconcile(self, config: Config, *, at_once: bool = False) -> Changes:
         """Make the running jobs those of a configuration, with what it names as it is on disk now."""
         desired = await self._desired(config)
         self._complaints.look(desired)
         changes = plan_changes(desired, self._crew.jobs)
         await tidying.claim(config, self._services)
         await self._crew.replace(changes.stop, [desired[name] for name in changes.start])
-        for name in changes.removed:
-            await tidying.clean_up(name, self._services)
+        await self._leaving.changed(desired, changes.removed, at_once=at_once)
         self._guard.again()
         return changes
 
@@ -284,13 +290,4 @@ class Supervisor:
         now = self._services.clock.now()
         loaded = await reach.jobs(self._loader, config, now, self._services)
         running = self._crew.jobs
-        return {job.profile.name: _keep_working(job, running) for job in loaded}
-
-
-def _keep_working(job: Job, running: Mapping[str, Job]) -> Job:
-    """Return the job with the credentials at work, where what is on disk cannot be used and nothing else changed."""
-    before = running.get(job.profile.name)
-    if before is None or job.usable or before.profile != job.profile:
-        return job
-    trust = job.trust if job.trust or not job.profile.ca_file else before.trust  # which may be what cannot be used
-    return dataclasses.replace(job, credentials=(*job.unusable, *before.usable), trust=trust)
+        return {job.profile.name: keep_working(job, running) for job in loaded}
