@@ -73,12 +73,17 @@ def order(on_disk: Sequence[C], accepted: C | None, refused: Mapping[str, Refusa
     return asked or list(on_disk)
 
 
-def newer(on_disk: Sequence[C], accepted: C | None) -> list[C]:
-    """Return the candidates: what is on disk and goes before the accepted one."""
-    if accepted is None:
+def newer(on_disk: Sequence[C], proven: str) -> list[C]:
+    """Return the candidates: what is on disk and goes before the one that was accepted last.
+
+    Args:
+        on_disk: what can be used, the newest first.
+        proven: the identity of that one, which may be gone from disk and memory; empty if none is known.
+    """
+    if not proven:
         return []
     identities = [each.identity for each in on_disk]
-    end = identities.index(accepted.identity) if accepted.identity in identities else len(identities)
+    end = identities.index(proven) if proven in identities else len(identities)
     return list(on_disk[:end])
 
 

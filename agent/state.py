@@ -37,7 +37,7 @@ class Record:
     ``identity`` ties it to authority, client and scopes; ``token_sha256`` (hex) to the token on disk;
     ``on_removal`` is what the profile wanted for ``paths`` when it was last seen; ``followed`` are those of them
     that were written through a symbolic link; ``announced`` is the hash of the token for which the hook
-    (``on_refresh``) has come to its end.
+    (``on_refresh``) has come to its end; ``proven`` is the credential that the provider took last, by its identity.
     """
 
     identity: str
@@ -50,6 +50,7 @@ class Record:
     on_removal: str
     followed: tuple[str, ...] = ()
     announced: str = ""
+    proven: str = ""
 
     def restore(self, secret: str) -> AccessToken | None:
         """Return the token, if this is the one that was recorded, and its times are those of a token."""
@@ -123,6 +124,7 @@ def _plain(record: Record) -> dict[str, Any]:
         "on_removal": record.on_removal,
         "followed": list(record.followed),
         "announced": record.announced,
+        "proven": record.proven,
     }
 
 
@@ -142,6 +144,7 @@ def _record(entry: Mapping[str, Any]) -> Record:
         on_removal=_text(entry["on_removal"]),
         followed=_paths(entry.get("followed", [])),
         announced=_text(entry.get("announced", "")),
+        proven=_text(entry.get("proven", "")),
     )
 
 

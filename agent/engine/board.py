@@ -84,10 +84,18 @@ class Board:
         self._touch()
 
     def remember(self, name: str, record: state.Record) -> None:
-        """Keep what the next start needs to recognise a token; for which one the hook has run is known better here."""
-        before = self.records.get(name)
-        self.records[name] = dataclasses.replace(record, announced=before.announced) if before else record
+        """Keep what the next start needs to recognise a token; what the record cannot know is kept as it was."""
+        if before := self.records.get(name):
+            record = dataclasses.replace(record, announced=before.announced, proven=before.proven)
+        self.records[name] = record
         self._touch()
+
+    def prove(self, name: str, credential: str) -> None:
+        """Keep which credential of a profile the provider took last, by its identity."""
+        record = self.records.get(name)
+        if record and record.proven != credential:
+            self.records[name] = dataclasses.replace(record, proven=credential)
+            self._touch()
 
     def is_announced(self, name: str, token: AccessToken) -> bool:
         """Whether the hook of a profile has come to its end for this token."""

@@ -161,13 +161,18 @@ def output_files(config: Config) -> Iterator[Path]:
         yield config.agent.metrics_textfile
 
 
-def credential_status(job: Job, accepted: Credential | None, refused: Mapping[str, Refusal]) -> status.CredentialStatus:
-    """Return what `status` shows of a profile's credentials: the one in use, and why a newer one is not."""
+def credential_status(
+    job: Job, accepted: Credential | None, refused: Mapping[str, Refusal], proven: str
+) -> status.CredentialStatus:
+    """Return what `status` shows of a profile's credentials: the one in use, and why a newer one is not.
+
+    None is in use, where the one ``proven`` last is gone and what is on disk has not been taken.
+    """
     kind, path = credential_source(job.profile)
     errors = [each.message for each in job.unusable]
     errors += [refused[each.identity].message for each in job.usable if each.identity in refused]
     candidate_error = "; ".join(errors) or None
-    shown = accepted or next(iter(job.usable), None)
+    shown = accepted or next((each for each in job.usable if not each.lasting or proven in ("", each.identity)), None)
     if shown is None:
         return status.CredentialStatus(kind, str(path), candidate_error=candidate_error)
     return status.CredentialStatus(

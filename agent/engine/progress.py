@@ -34,6 +34,7 @@ class Progress:
         error: the last failure since the last success.
         exit_code: what that failure means to a caller of `once`.
         accepted: the credential that worked last.
+        proven: its identity, also where an earlier run had it and it is gone; empty if none is known.
         refused: what providers said to others, by their identity.
         urgent: somebody asked for the next attempt, which does not wait for the end of a back-off.
         rest_until: when the profile may ask again, with whichever credential, if its provider told it to wait.
@@ -48,6 +49,7 @@ class Progress:
     error: status.LastError | None = None
     exit_code: int = 0
     accepted: Credential | None = None
+    proven: str = ""
     refused: Mapping[str, Refusal] = field(default_factory=dict)
     urgent: bool = False
     rest_until: datetime | None = None
@@ -108,8 +110,11 @@ def inherit(job: Job, before: Job, progress: Progress, now: datetime, jitter: fl
     due = token is None or bool(progress.error or progress.unpublished or progress.superseded or unproven)
     next_at = now if due or token is None else schedule.refresh_at(token, job.profile.refresh, jitter)
     # What was loaded but not needed yet, since a token was there, is as good as proven: it goes before a stranger.
-    accepted = progress.accepted or next((each for each in before.usable if each.lasting), None)
-    return replace(progress, next_at=next_at, failures=0, refused={}, accepted=accepted, urgent=due, rest_until=None)
+    lasting = (each for each in before.usable if each.lasting and progress.proven in ("", each.identity))
+    accepted = progress.accepted or next(lasting, None)
+    proven = accepted.identity if accepted else progress.proven
+    progress = replace(progress, accepted=accepted, proven=proven, next_at=next_at, failures=0, refused={})
+    return replace(progress, urgent=due, rest_until=None)
 
 
 def shown(job: Job, progress: Progress) -> dict[str, Any]:
@@ -123,7 +128,7 @@ def shown(job: Job, progress: Progress) -> dict[str, Any]:
         "refresh_at": progress.next_at,
         "consecutive_failures": progress.failures,
         "last_error": progress.error,
-        "credential": credential_status(job, progress.accepted, progress.refused),
+        "credential": credential_status(job, progress.accepted, progress.refused, progress.proven),
     }
 
 

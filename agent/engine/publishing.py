@@ -120,15 +120,15 @@ def _note(
     services.board.update(profile.name, token_files=tuple(shown))
 
 
-async def recall(profile: Profile, services: Services) -> tuple[AccessToken | None, bool]:
+async def recall(profile: Profile, services: Services) -> tuple[AccessToken | None, bool, str]:
     """Return the token that an earlier run published for the same identity, if a file still has it.
 
     And whether another file has another token. It may be a newer one: an agent that ends between two files, or before
-    it has saved what it knows, leaves it so.
+    it has saved what it knows, leaves it so. And the credential by which it came, empty if that is not known.
     """
     record = services.board.records.get(profile.name)
     if record is None or record.identity != state.identity(profile):
-        return None, False
+        return None, False, ""
     found: AccessToken | None = None
     others = False
     for file in profile.token_file:
@@ -138,7 +138,7 @@ async def recall(profile: Profile, services: Services) -> tuple[AccessToken | No
             token = record.restore(secret) if secret is not None else None
             found = found or token
             others = others or (secret is not None and token is None)
-    return found, others
+    return found, others, record.proven
 
 
 async def delete_all(profile: Profile, services: Services) -> None:

@@ -76,7 +76,8 @@ class Keeper:
             return  # the next step writes it, and a file may have it already
         token, superseded = self.progress.token, self.progress.superseded
         if token is None:
-            token, superseded = await publishing.recall(self._profile, self._services)
+            token, superseded, proven = await publishing.recall(self._profile, self._services)
+            self.progress = replace(self.progress, proven=proven)
         now = self._services.clock.now()
         if token is None or superseded or token.expires_at <= now:  # a new one is due; an expired one is dealt with
             self.progress = replace(self.progress, token=token, superseded=superseded)
@@ -193,7 +194,7 @@ class Keeper:
         return max(due_at, self.progress.rest_until or due_at)
 
     def _candidates(self) -> Sequence[Credential]:
-        return rotation.newer(self.job.usable, self.progress.accepted)
+        return rotation.newer(self.job.usable, self.progress.proven)
 
     def _usable(self, now: datetime) -> Sequence[Credential]:
         """Return the credentials to try now; if nothing can be used, say why.
@@ -237,7 +238,8 @@ class Keeper:
                 path=str(credential.path),
             )
         refused = {name: refusal for name, refusal in self.progress.refused.items() if name != credential.identity}
-        self.progress = replace(self.progress, accepted=credential if credential.lasting else None, refused=refused)
+        accepted, proven = (credential, credential.identity) if credential.lasting else (None, "")
+        self.progress = replace(self.progress, accepted=accepted, proven=proven, refused=refused)
 
     def _refuse(self, credential: Credential, error: AgentError) -> None:
         """Note that a candidate cannot be used yet; the credential that worked last goes on."""
@@ -267,6 +269,7 @@ class Keeper:
     async def _publish_whole(self, token: AccessToken) -> None:
         async with self._writing:
             await publishing.publish(self._profile, token, self._services)
+            self._services.board.prove(self._profile.name, self.progress.proven)
             self.progress = replace(self.progress, token=token, expired=False, superseded=False)
 
     def _succeeded(self, token: AccessToken) -> None:
