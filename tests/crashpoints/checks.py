@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import jwt
 
 from agent import state
+from agent.credentials.store import CredentialStore
+from agent.engine.jobs import load_job
 from agent.output import access
 from agent.output.access import Look
 from tests.certificate_helpers import pool_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
-    from agent.config.model import Config
+    from agent.config.model import Config, Profile
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp")
 SOCKET = "control.sock"
@@ -137,15 +140,17 @@ def check_documents(root: Path) -> None:
             parse(path.read_bytes())
 
 
-def reusable(config: Config, root: Path, held: Mapping[str, str]) -> set[str]:
+def reusable(config: Config, root: Path, held: Mapping[str, str], now: datetime) -> set[str]:
     """Return the profiles whose token the next start has to go on with, by what the killed agent has remembered.
 
-    Where a file has another token it may be a newer one, over which the remembered one must not be written.
+    Where a file has another token it may be a newer one, over which the remembered one must not be written. Where the
+    certificate is another one than the provider took last, that is tried at once.
 
     Args:
         config: with which it starts.
         root: where everything is.
         held: the tokens in the token files.
+        now: the time.
     """
     remembered = config.agent.state_dir / "state.json"
     records = state.parse(remembered.read_bytes()) if remembered.exists() else {}
@@ -156,7 +161,13 @@ def reusable(config: Config, root: Path, held: Mapping[str, str]) -> set[str]:
         if (record := records.get(profile.name))
         and record.identity == state.identity(profile)
         and {record.token_sha256} == {hashes[file.path] for file in profile.token_file if file.path in hashes}
+        and record.proven in {"", *_identities(profile, now)}
     }
+
+
+def _identities(profile: Profile, now: datetime) -> set[str]:
+    """Return what the provider knows the credentials by that are on disk."""
+    return {each.identity for each in load_job(profile, CredentialStore(), now).usable}
 
 
 def renewed(config: Config, root: Path, held: Mapping[str, str], now: Mapping[str, str]) -> set[str]:

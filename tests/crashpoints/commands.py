@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent import cli
@@ -78,7 +79,9 @@ class Once(Scenario):
     def restart(self) -> None:
         config = Loader(self.root / "config.toml", {}).config()
         held = checks.tokens(self.root, self.formats)
-        due = {profile.name for profile in config.profiles} - checks.reusable(config, self.root, held)
+        due = {profile.name for profile in config.profiles} - checks.reusable(
+            config, self.root, held, datetime.now(UTC)
+        )
         self._once()
         assert checks.renewed(config, self.root, held, checks.tokens(self.root, self.formats)) == due
 

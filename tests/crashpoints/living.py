@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 BEGINS = virtual.START + timedelta(minutes=10)
 BEGINS_AGAIN = virtual.START + timedelta(minutes=15)
-SEEN = 12.0
+SEEN = 20.0
 """Seconds in which a change on disk is noticed and dealt with."""
 
 
@@ -139,7 +139,7 @@ class Living(Scenario):
             self.over(machine)
             config = machine.load()
             held = checks.tokens(self.root, self.formats)
-            due = {profile.name for profile in config.profiles} - checks.reusable(config, self.root, held)
+            due = {profile.name for profile in config.profiles} - checks.reusable(config, self.root, held, BEGINS_AGAIN)
             async with machine.at_work():
                 await anyio.sleep(SEEN)
                 for profile in config.profiles:
