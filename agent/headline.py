@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from agent import schedule, status, words
+from agent import status, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,7 +64,7 @@ def _unused(stated: Iterable[tuple[State, ProfileStatus]]) -> list[str]:
 
 def _runway(profiles: Iterable[ProfileStatus], now: datetime) -> str:
     """Return how long the first of the tokens still serves."""
-    return f"runway {words.duration(min(schedule.runway(now, profile.expires_at) for profile in profiles))}"
+    return f"runway {words.duration(min(status.runway(profile, now) for profile in profiles))}"
 
 
 def _cut(text: str) -> str:

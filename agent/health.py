@@ -18,7 +18,7 @@ SERVING: tuple[State, ...] = ("fresh", "degraded")
 
 
 class Readiness(NamedTuple):
-    """Whether every profile has a valid token, and a line for each that is not as it should be."""
+    """Whether every profile has a valid token in all its files, and a line for each that is not as it should be."""
 
     ready: bool
     lines: tuple[str, ...]
@@ -28,7 +28,7 @@ def readiness(profiles: Iterable[ProfileStatus], now: datetime) -> Readiness:
     """Return how all profiles of a running agent stand."""
     stated = [(status.state_of(profile, now, kept=True), profile) for profile in profiles]
     return Readiness(
-        ready=all(state in SERVING for state, _ in stated),
+        ready=all(state in SERVING and status.serves_until(profile) for state, profile in stated),
         lines=tuple(_line(state, profile) for state, profile in stated if state != "fresh"),
     )
 

@@ -43,8 +43,8 @@ _COUNTERS: dict[Event, str] = {
 }
 _INSTANTS: dict[str, tuple[str, Callable[[ProfileStatus], datetime | None]]] = {
     "token_expiry_timestamp_seconds": (
-        "When the token on disk expires (Unix time); absent while there is none. Less time(), it is the runway.",
-        lambda profile: profile.expires_at,
+        "When the token on disk expires (Unix time); absent while a file has none. Less time(), it is the runway.",
+        status.serves_until,
     ),
     "token_refresh_timestamp_seconds": (
         "When the next attempt to renew the token is due (Unix time); absent while there is none.",

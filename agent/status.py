@@ -53,7 +53,7 @@ class CredentialStatus:
 
 @dataclass(frozen=True, slots=True)
 class TokenFileStatus:
-    """One token file, and when its present content was written."""
+    """One token file, and when its present content was written; None while that is not the token."""
 
     path: str
     format: str
@@ -106,9 +106,20 @@ class AgentStatus:
     skews: Mapping[str, timedelta] = field(default_factory=dict)
 
 
+def serves_until(profile: ProfileStatus) -> datetime | None:
+    """Return until when readers find a valid token in every token file; None if one of them has none."""
+    lost = profile.lost or any(file.written_at is None for file in profile.token_files)
+    return None if lost else profile.expires_at
+
+
+def runway(profile: ProfileStatus, now: datetime) -> timedelta:
+    """Return how long the token on disk still serves if nothing works from now on."""
+    return schedule.runway(now, serves_until(profile))
+
+
 def state_of(profile: ProfileStatus, now: datetime, *, kept: bool) -> schedule.State:
     """Return the state; ``kept`` tells whether anything keeps the profile fresh."""
-    failing = profile.last_error is not None
+    failing = profile.last_error is not None or serves_until(profile) is None
     state = schedule.judge(now, profile.expires_at, profile.degraded_at, failing=failing)
     return state if kept or state in ("pending", "expired") else "stopped"
 
@@ -146,7 +157,7 @@ def _profile(profile: ProfileStatus, now: datetime, *, kept: bool) -> dict[str, 
         "expires_at": rfc3339(profile.expires_at),
         "acquired_at": rfc3339(profile.acquired_at),
         "refresh_at": rfc3339(profile.refresh_at),
-        "runway_seconds": int(schedule.runway(now, None if profile.lost else profile.expires_at).total_seconds()),
+        "runway_seconds": int(runway(profile, now).total_seconds()),
         "consecutive_failures": profile.consecutive_failures,
         "last_error": _plain(profile.last_error),
         "credential": _plain(profile.credential),

@@ -270,7 +270,8 @@ def test_agent_gone(config: Path) -> None:
 
 def test_after_once(config: Path) -> None:
     """What a single `once` left is judged by its times alone: nothing runs by design."""
-    publish(config, FRESH, mode="once")
+    file = TokenFileStatus(str(config.parent / "run" / "graph.token"), "raw", NOW - 10 * MINUTE)
+    publish(config, changed("graph", token_files=(file,)), mode="once")
     document = json.loads(show(config, "--json").stdout)
     assert (document["agent"]["running"], document["profiles"][0]["state"]) == (False, "fresh")
 

@@ -110,7 +110,7 @@ def test_min_valid(config: Path, left: timedelta, lifetime: timedelta, arguments
 def test_missing_file(config: Path) -> None:
     """Every token file has to be there; one that is missing is named."""
     whole = profile(config)
-    missing = TokenFileStatus(str(config.parent / "run" / "second.token"), "json")
+    missing = TokenFileStatus(str(config.parent / "run" / "second.token"), "json", datetime.now(UTC))
     publish(config, dataclasses.replace(whole, token_files=(*whole.token_files, missing)))
     done = wait(config, "--timeout", "0")
     assert done.returncode == 69
@@ -256,7 +256,7 @@ def test_another_user(config: Path) -> None:
     hidden = config.parent / "hidden"
     hidden.mkdir(0o700)
     whole = profile(config)
-    file = TokenFileStatus(str(hidden / "token"), "raw")
+    file = TokenFileStatus(str(hidden / "token"), "raw", datetime.now(UTC))
     publish(config, dataclasses.replace(whole, token_files=(*whole.token_files, file)))
     done = as_nobody("wait", "graph", "--config", str(config), "--timeout", "0")
     assert (done.returncode, done.stderr) == (0, "")

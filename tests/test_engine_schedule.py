@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -172,3 +173,31 @@ def test_a_thousand_profiles_spread(tmp_path: Path) -> None:
         assert 28.5 < max(later) <= 30.1
 
     virtual.run(main)
+
+
+class CountingLoop(virtual.VirtualLoop):
+    """Counts how often something happened."""
+
+    wakings = 0
+
+    def advance(self, seconds: float) -> None:
+        self.wakings += 1
+        super().advance(seconds)
+
+
+def test_an_agent_with_nothing_to_do_sleeps(tmp_path: Path) -> None:
+    """Between two renewals, half a day apart, disks are looked at once in the interval that the configuration names."""
+
+    async def main(loop: CountingLoop) -> None:
+        world = World(loop, tmp_path, lifetime=timedelta(hours=24))
+        world.configure(agent='rescan_interval = "1h"')
+        async with world.running():
+            await anyio.sleep(HOUR + MINUTE)
+            before = loop.wakings
+            await anyio.sleep(10 * HOUR)
+            assert loop.wakings - before < 10 * 10  # three who look, and what each of them does then
+
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, CountingLoop)
+        runner.run(main(loop))

@@ -102,7 +102,8 @@ def test_what_the_shipped_unit_makes_read_only(directory: str, line: str) -> Non
 def test_what_brings_a_run_of_its_own() -> None:
     """Several lines bring a /run that ProtectSystem=strict leaves writable; without them it is covered."""
     assert sandbox("ReadOnlyPaths=").makes_read_only(Path("/run/billing")) == ""
-    plain = sandbox("ReadOnlyPaths=\nProtectKernelTunables=no\nProtectControlGroups=no\nProtectProc=default\nProcSubset=all")
+    without = "ProtectKernelTunables=no\nProtectControlGroups=no\nProtectProc=default\nProcSubset=all"
+    plain = sandbox("ReadOnlyPaths=", without)
     assert plain.makes_read_only(Path("/run/billing")) == "ProtectSystem=strict"
     assert plain.makes_read_only(Path("/run/token-agent")) == ""
 

@@ -30,7 +30,7 @@ FULL = ProfileStatus(
     credential=CredentialStatus(
         "certificate", "/etc/x.pem", "CN=x", "AB", "CD", NOW + timedelta(days=9), "a newer one is refused"
     ),
-    token_files=(TokenFileStatus("/run/token-agent/graph.token", "raw", NOW), TokenFileStatus("/x", "json")),
+    token_files=(TokenFileStatus("/run/token-agent/graph.token", "raw", NOW), TokenFileStatus("/x", "json", NOW)),
     hook=HookStatus(NOW, 1, "it failed"),
 )
 TIME = "2026-03-01T12:00:00Z"
@@ -79,7 +79,7 @@ def test_the_document_is_the_contracts() -> None:
                 },
                 "token_files": [
                     {"path": "/run/token-agent/graph.token", "format": "raw", "written_at": TIME},
-                    {"path": "/x", "format": "json", "written_at": None},
+                    {"path": "/x", "format": "json", "written_at": TIME},
                 ],
                 "hook": {"ran_at": TIME, "exit_code": 1, "error": "it failed"},
             }

@@ -152,7 +152,10 @@ def lacking(profile: ProfileStatus, asked: timedelta | None, now: datetime) -> s
     if left < needed(profile, asked):
         return f"good for {words.duration(left)} only, and {words.duration(needed(profile, asked))} are asked for"
     missing = [file.path for file in profile.token_files if not _exists(Path(file.path))]
-    return f"{', '.join(missing)} is missing" if missing else ""
+    if missing:
+        return f"{', '.join(missing)} is missing"
+    wrong = [file.path for file in profile.token_files if file.written_at is None]
+    return f"the token is not in {', '.join(wrong)}" if wrong else ""
 
 
 def _exists(path: Path) -> bool:

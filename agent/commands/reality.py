@@ -24,7 +24,7 @@ GRACE = timedelta(seconds=10)
 IMPRECISION = timedelta(minutes=1)
 """Clocks of file servers may be off by so much; beyond, a file that may not be read was changed afterwards."""
 HINTS = {
-    True: "the agent puts this right at once; if it stays, its log says why",
+    True: "the agent puts this right within 10 s; if it stays, its log says why",
     False: "`token-agent once`, or a running agent, writes it again",
 }
 """What helps, by whether an agent is running."""
@@ -53,8 +53,18 @@ def differences(profile: ProfileStatus, now: datetime, *, running: bool) -> Iter
         except (OSError, ValueError):
             continue  # we may not look there, or it can be no path
         changed_at = datetime.fromtimestamp(found.st_mtime, UTC)
-        if _is_altered(file, found, str(profile.token_sha256)) and not (running and now - changed_at < GRACE):
+        if _is_altered(file, found, str(profile.token_sha256)) and not (
+            (running and now - changed_at < GRACE) or _is_newer(profile, file, changed_at)
+        ):
             yield file.path, ALTERED
+
+
+def _is_newer(profile: ProfileStatus, file: TokenFileStatus, changed_at: datetime) -> bool:
+    """Tell whether a file is as the agent wrote it, with a newer token that could not be written everywhere yet."""
+    failing = profile.last_error is not None and profile.last_error.kind == "output"
+    if not failing or file.written_at is None or profile.acquired_at is None:
+        return False
+    return profile.acquired_at < file.written_at and changed_at <= file.written_at + IMPRECISION
 
 
 def _is_altered(file: TokenFileStatus, found: os.stat_result, token_sha256: str) -> bool:

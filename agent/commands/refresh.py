@@ -67,7 +67,7 @@ def report(profiles: Mapping[str, Any]) -> int:
         click.echo(f"{name:{width}}  failed: {common.printable(error['message'] + code)}", err=True)
         if error["hint"]:
             click.echo(f"{'':{width}}  hint: {common.printable(error['hint'])}", err=True)
-        if outcome["state"] in ("fresh", "degraded"):
+        if outcome["state"] in ("fresh", "degraded") and outcome["expires_at"]:
             click.echo(f"{'':{width}}  the token on disk is good until {_instant(outcome['expires_at'])}", err=True)
     return next((code for code in SEVERITY if code in codes), 0)
 

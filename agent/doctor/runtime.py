@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import control, diagnosis, files, hookplan, lock, schedule, status, words
+from agent import control, diagnosis, files, hookplan, lock, status, words
 from agent.commands import asking, reality
 from agent.doctor import surroundings
 from agent.doctor.findings import Topic
@@ -224,13 +224,14 @@ def examine_profile(found: Known, name: str, now: datetime) -> Iterator[Finding]
     for path, wrong in differences:
         if wrong == reality.ALTERED:  # one that is missing is told where its place is looked at
             yield topic.problem(f"{path}: {wrong}", reality.HINTS[found.pid is not None])
-    yield from _freshness(topic, found, profile, now, serves=not differences)
+    serves = not differences and status.serves_until(profile) is not None
+    yield from _freshness(topic, found, profile, now, serves=serves)
 
 
 def _freshness(topic: Topic, found: Known, profile: ProfileStatus, now: datetime, *, serves: bool) -> Iterator[Finding]:
     """Yield the state of a profile; of a token that is not in its file, nothing good."""
     state = status.state_of(profile, now, kept=found.kept)
-    left = f", the token serves for {words.duration(schedule.runway(now, profile.expires_at))}" if serves else ""
+    left = f", the token serves for {words.duration(status.runway(profile, now))}" if serves else ""
     if state == "fresh":
         if serves:
             yield topic.ok(f"fresh{left}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from agent.rotation import Refusal
     from agent.tokens import AccessToken
 
+TICK = 1.0
+"""Seconds; what is due again after minutes may be early by this much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -32,6 +36,8 @@ class Progress:
         unpublished: a newer one that could not be written everywhere yet.
         failures: attempts in a row that failed.
         error: the last failure since the last success.
+        trouble: what keeps the files from being what they were written as, if anything does.
+        told_at: when the log was last told of a failure (seconds of boot time).
         exit_code: what that failure means to a caller of `once`.
         accepted: the credential that worked last.
         proven: its identity, also where an earlier run had it and it is gone; empty if none is known.
@@ -47,6 +53,8 @@ class Progress:
     unpublished: AccessToken | None = None
     failures: int = 0
     error: status.LastError | None = None
+    trouble: status.LastError | None = None
+    told_at: float = -math.inf
     exit_code: int = 0
     accepted: Credential | None = None
     proven: str = ""
@@ -76,6 +84,16 @@ class Progress:
             urgent=False,
             rest_until=next_at if is_told_to_wait(error) else None,
         )
+
+    def is_news(self, error: AgentError, now: float) -> bool:
+        """Whether the log has to be told of a failure (``now``: seconds of boot time).
+
+        What is wrong with a local file is looked at again and again, since that costs nothing; it is said as often as
+        what a provider refuses.
+        """
+        known = self.error is not None and self.failures and not self.urgent and self.error.message == error.message
+        again = now - self.told_at >= schedule.REJECTED_INTERVAL.total_seconds() - TICK
+        return error.kind != "configuration" or not known or again
 
     def rested(self, until: datetime) -> Progress:
         """Return the same, with nothing asked until then."""
@@ -127,7 +145,7 @@ def shown(job: Job, progress: Progress) -> dict[str, Any]:
         "degraded_at": schedule.degraded_at(token, job.profile.refresh) if token else None,
         "refresh_at": progress.next_at,
         "consecutive_failures": progress.failures,
-        "last_error": progress.error,
+        "last_error": progress.error if progress.expired else progress.trouble or progress.error,
         "credential": credential_status(job, progress.accepted, progress.refused, progress.proven),
     }
 

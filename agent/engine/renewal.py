@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from agent import clock, rotation, schedule, state, status, tokens
-from agent.engine import acquisition, publishing
+from agent import clock, rotation, schedule, state, tokens
+from agent.engine import acquisition, publishing, telling
 from agent.engine.progress import Progress, is_told_to_wait, noted, retry_at, shown
 from agent.errors import AcquisitionError, AgentError, CredentialError, OutputError, RejectedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from agent.credentials.store import Credential
     from agent.engine.jobs import Job
@@ -142,31 +143,36 @@ class Keeper:
         """Whether there is a token that ought to be in the profile's files."""
         return self.progress.token is not None and not (self.progress.expired or self.progress.superseded)
 
-    async def repair(self) -> int | None:
-        """Put the token files right, without an acquisition; return how many had to be, None if that failed."""
+    async def repair(self) -> Sequence[Path]:
+        """Put the token files right, without an acquisition; return those that had to be.
+
+        Raises:
+            OutputError: the first of those that could not be.
+        """
         async with self._writing:
-            token = self.progress.unpublished or self.progress.token
+            token, before = self.progress.unpublished or self.progress.token, self.progress.token
             if token is None or not self.has_written:
-                return 0
-            try:
-                repaired = await publishing.publish(self._profile, token, self._services, event=publishing.REPAIRED)
-            except OutputError as error:
-                self._unrepaired(error)
-                return None
-            if self.progress.error and self.progress.error.kind == "output" and not self.progress.unpublished:
-                self.progress = replace(self.progress, error=None)
+                return ()
+            event = publishing.REPAIRED
+            repaired = await publishing.publish(self._profile, token, self._services, event=event, before=before)
+            if self.progress.unpublished is token:
+                self.progress = replace(self.progress, token=token)
                 self.show()
             return repaired
 
-    def _unrepaired(self, error: OutputError) -> None:
-        """Note that what readers find is not the token; the log says so once as long as the reason stays the same."""
-        before = self.progress.error
-        if before is None or before.message != error.message:
-            self._services.log.warning(
-                "output.unrepaired", profile=self._profile.name, message=error.message, hint=error.hint
-            )
-        self.progress = replace(self.progress, error=noted(error, self._services.clock.now()))
-        self.show()
+    async def examine(self) -> None:
+        """Put on the board which of the files have a good token, though none is put right now."""
+        async with self._writing:
+            good = [each for each in (self.progress.token, self.progress.unpublished) if each]
+            if good and self.has_written:
+                await publishing.examine(self._profile, good, self._services)
+
+    def troubled(self, error: OutputError | None) -> None:
+        """Note what keeps the files from being what they were written as, or that nothing does."""
+        if error or self.progress.trouble:
+            trouble = noted(error, self._services.clock.now()) if error else None
+            self.progress = replace(self.progress, trouble=trouble)
+            self.show()
 
     async def expire(self) -> None:
         """Deal with a token that ended before a new one came."""
@@ -230,13 +236,7 @@ class Keeper:
     def _accept(self, credential: Credential) -> None:
         before = self.progress.accepted
         if before and before.identity != credential.identity:
-            self._services.log.info(
-                "certificate.promoted",
-                profile=self._profile.name,
-                thumbprint=credential.thumbprint,
-                replaces=before.thumbprint,
-                path=str(credential.path),
-            )
+            telling.promoted(self._profile.name, credential, before, self._services)
         refused = {name: refusal for name, refusal in self.progress.refused.items() if name != credential.identity}
         accepted, proven = (credential, credential.identity) if credential.lasting else (None, "")
         self.progress = replace(self.progress, accepted=accepted, proven=proven, refused=refused)
@@ -250,16 +250,7 @@ class Keeper:
         self.progress = replace(self.progress, refused={**self.progress.refused, credential.identity: refusal})
         if is_told_to_wait(error):
             self.progress = self.progress.rested(retry_at(now, 1, error, self._services.random()))
-        self._services.board.tally.count("acquisitions", self._profile.name, error.kind)
-        self._services.log.warning(
-            "certificate.rejected",
-            profile=self._profile.name,
-            thumbprint=credential.thumbprint,
-            path=str(credential.path),
-            message=error.message,
-            hint=error.hint,
-            retry_at=status.rfc3339(refusal.retry_at),
-        )
+        telling.refused(self._profile.name, credential, error, refusal, self._services)
 
     async def _publish(self, token: AccessToken) -> None:
         # Shielded: what is on disk must be what a successor is told, or it would put the old token back.
@@ -268,28 +259,22 @@ class Keeper:
 
     async def _publish_whole(self, token: AccessToken) -> None:
         async with self._writing:
-            await publishing.publish(self._profile, token, self._services)
+            await publishing.publish(self._profile, token, self._services, before=self.progress.token)
             self._services.board.prove(self._profile.name, self.progress.proven)
-            self.progress = replace(self.progress, token=token, expired=False, superseded=False)
+            self.progress = replace(self.progress, token=token, expired=False, superseded=False, trouble=None)
 
     def _succeeded(self, token: AccessToken) -> None:
         self.progress = self.progress.succeeded(refresh_at(self.job, token, self._services))
 
     def _failed(self, error: AgentError) -> None:
         """Note a failure and decide when to try again."""
-        now, token = self._services.clock.now(), self.progress.token
+        now, boot = self._services.clock.now(), self._services.clock.boot()
         next_at = retry_at(now, self.progress.failures + 1, error, self._services.random())
+        news = self.progress.is_news(error, boot)
+        self.progress = replace(self.progress, told_at=boot if news else self.progress.told_at)
         self.progress = self.progress.failed(error, now, next_at)
-        if error.kind != "output":  # that comes after an acquisition
-            self._services.board.tally.count("acquisitions", self._profile.name, error.kind)
-        self._services.log.warning(
-            "acquisition.failed",
-            profile=self._profile.name,
-            **{name: getattr(error, name, None) for name in ("kind", "code", "message", "hint", "correlation_id")},
-            failures=self.progress.failures,
-            retry_at=status.rfc3339(next_at),
-            runway_seconds=int(schedule.runway(now, token.expires_at if token else None).total_seconds()),
-        )
+        self.show()
+        telling.failed(self._profile.name, error, self._services, next_at, news=news)
 
     def _rejudge(self) -> None:
         """After a step of the wall clock, put all instants where they belong by the new time."""

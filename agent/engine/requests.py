@@ -106,9 +106,10 @@ class Requests:
     def _serves(self, name: str, seconds: float | None) -> bool:
         """Whether the token at hand has so much life left."""
         known = self._services.board.profiles.get(name)
-        if seconds is None or known is None or known.expires_at is None:
+        ends_at = status.serves_until(known) if known else None
+        if seconds is None or ends_at is None:
             return False
-        shown = known.expires_at.replace(microsecond=0)  # as callers see it
+        shown = ends_at.replace(microsecond=0)  # as callers see it
         return (shown - self._services.clock.now()).total_seconds() >= seconds
 
     def _outcome(self, name: str) -> Answer:
@@ -121,7 +122,7 @@ class Requests:
         return {
             "state": status.state_of(known, self._services.clock.now(), kept=True),
             "acquired_at": status.rfc3339(known.acquired_at),
-            "expires_at": status.rfc3339(known.expires_at),
+            "expires_at": status.rfc3339(status.serves_until(known)),
             "token_sha256": known.token_sha256,
             "error": shown,
         }

@@ -8,6 +8,7 @@ so nothing is acquired that is not due.
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -63,6 +64,7 @@ class Supervisor:
         self._reloading = anyio.Lock()
         self._leaving = Leaving(services, self._reloading)
         self._waits_for_files = False
+        self._watcher: Watcher | None = None
         self._complaints, self._expiry = Complaints(services), Expiry(services)
         self._herald = Herald(services, manager or Manager())
         self._monitoring = Monitoring(services, lambda: self._config.agent, lambda: self._crew.keepers)
@@ -134,8 +136,8 @@ class Supervisor:
 
     async def _watch(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Compare contents whenever something may have changed; the comparison is the truth, events only hasten it."""
-        with Watcher(self._services.clock, reach.watching(self._services)) as watcher:
-            hint = await watcher.hint(self._places, timedelta(0))
+        with Watcher(self._services.clock, reach.watching(self._services)) as self._watcher:
+            hint = await self._watcher.hint(self._places, timedelta(0))
             task_status.started()
             while True:
                 if hint.kind == "degraded":
@@ -144,12 +146,12 @@ class Supervisor:
                     await self._follow_disk()
                 self._complaints.look(self._crew.jobs)
                 self._expiry.look(self._crew.keepers)
-                hint = await watcher.hint(self._places, self._interval())
+                hint = await self._watcher.hint(self._places, self._interval())
 
     def _interval(self) -> timedelta:
         """Return when to look again at the latest."""
-        due_in = max(0.0, self._complaints.due_in())  # others than this watch may complain meanwhile: LASTING
-        return min(self._config.agent.rescan_interval, timedelta(seconds=min(due_in, Complaints.LASTING)))
+        interval = self._config.agent.rescan_interval.total_seconds()
+        return timedelta(seconds=max(0.0, min(interval, self._complaints.due_in())))
 
     def _places(self) -> list[Path]:
         return list(self._loader.places(self._config)) if self._config.agent.watch else []
@@ -196,7 +198,7 @@ class Supervisor:
         Raises:
             ConfigurationError: it cannot be used, and nothing has changed.
         """
-        async with self._reloading:
+        async with self._reloading, self._guard.insisting(asked):
             with self._herald.reloading():
                 return await self._reload(reason, asked=asked)
 
@@ -265,7 +267,10 @@ class Supervisor:
     async def _reconcile(self, config: Config, *, at_once: bool = False) -> Changes:
         """Make the running jobs those of a configuration, with what it names as it is on disk now."""
         desired = await self._desired(config)
+        quiet = self._complaints.due_in()
         self._complaints.look(desired)
+        if self._watcher and self._complaints.due_in() < quiet == math.inf:
+            self._watcher.again()  # which looks in time whether the complaint lasts
         changes = plan_changes(desired, self._crew.jobs)
         await tidying.claim(config, self._services)
         await self._crew.replace(changes.stop, [desired[name] for name in changes.start])
