@@ -290,6 +290,7 @@ def test_half_a_configuration_ends_nothing(tmp_path: Path) -> None:
                 await anyio.sleep(0.4)
                 path.write_text(f"{half}{mark}{rest}timeout = {timeout}\n")
                 await anyio.sleep(10.05 - 0.4)
+            await anyio.sleep(15)  # for the last one to be seen
             assert world.token("two")
         assert not world.log.named("token.deleted")
         assert len(world.log.named("config.loaded")) == 11

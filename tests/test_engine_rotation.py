@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -124,6 +125,27 @@ def test_only_the_refused_one_after_a_restart(tmp_path: Path) -> None:
             assert world.state()["state"] == "fresh"
             assert world.state()["credential"]["thumbprint"] == new.thumbprint
             assert world.state()["credential"]["candidate_error"] is None
+
+    virtual.run(main)
+
+
+def test_one_that_is_all_there_is_is_asked_in_one_rhythm(tmp_path: Path) -> None:
+    """When a new certificate must bring the token, since the old one is gone, it is offered every 5 minutes only."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure()
+        async with world.running():
+            await anyio.sleep(1)
+        world.write("app.pem", make_certificate("new", pool_key(1), not_after=NEXT_YEAR).pem)
+        await anyio.sleep(31 * MINUTE)
+        world.provider.fault("status", 2, status=503, endpoint="discovery")
+        async with world.running():
+            await anyio.sleep(20 * MINUTE)
+        refused = world.requests()[1:]
+        gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(refused)]
+        assert len(gaps) >= 3
+        assert min(gaps) > 4 * MINUTE
 
     virtual.run(main)
 

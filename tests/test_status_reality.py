@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.commands import reality
+from agent.status import LastError, ProfileStatus, TokenFileStatus
 from tests.process_helpers import Scene, run, scene, start, status, wait_for_status
 
 if TYPE_CHECKING:
@@ -103,6 +107,26 @@ def test_a_symlink_while_the_agent_runs(stage: Scene) -> None:
         (profile,) = status(config)["profiles"]
         assert (profile["state"], profile["runway_seconds"]) == ("degraded", 0)
         assert agent.stop() == 0
+
+
+def test_a_newer_token_that_not_all_files_have(tmp_path: Path) -> None:
+    """A file as the agent wrote it, with a token that another file could not be given yet, is not called altered."""
+    now, minute = datetime.now(UTC), timedelta(minutes=1)
+    path = tmp_path / "graph.token"
+    path.write_text("a.newer.token")
+    half = ProfileStatus(
+        "graph",
+        acquired_at=now - 30 * minute,
+        expires_at=now + 30 * minute,
+        token_sha256="0123456789ab",
+        last_error=LastError(now, "output", "/other: no space left on the file system"),
+        token_files=(TokenFileStatus(str(path), "raw", now),),
+    )
+    altered = [(str(path), reality.ALTERED)]
+    assert list(reality.differences(half, now, running=False)) == []
+    assert list(reality.differences(dataclasses.replace(half, last_error=None), now, running=False)) == altered
+    os.utime(path, ((now + 5 * minute).timestamp(),) * 2)
+    assert list(reality.differences(half, now, running=False)) == altered
 
 
 def test_the_configuration_names_the_profiles(stage: Scene) -> None:

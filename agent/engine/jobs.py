@@ -186,10 +186,14 @@ def credential_status(
     )
 
 
-def keep_working(job: Job, running: Mapping[str, Job]) -> Job:
-    """Return the job with the credentials at work, where what is on disk cannot be used and nothing else changed."""
+def keep_working(job: Job, running: Mapping[str, Job], refused: Collection[str]) -> Job:
+    """Return the job with the credentials at work, where what is on disk cannot be used and nothing else changed.
+
+    What was ``refused`` (identities) never was at work, and is not on disk any more.
+    """
     before = running.get(job.profile.name)
     if before is None or job.usable or before.profile != job.profile:
         return job
     trust = job.trust if job.trust or not job.profile.ca_file else before.trust  # which may be what cannot be used
-    return replace(job, credentials=(*job.unusable, *before.usable), trust=trust)
+    kept = [each for each in before.usable if each.identity not in refused]
+    return replace(job, credentials=(*job.unusable, *kept), trust=trust)

@@ -196,6 +196,8 @@ class Keeper:
         return min(self.progress.next_at, self.progress.ends_at, self._candidate_at())
 
     def _candidate_at(self) -> datetime:
+        if self.progress.failures and self.progress.accepted is None:
+            return schedule.NEVER  # there is nothing else: each attempt tries them, and they are asked no more often
         due_at = rotation.due_at(self._candidates(), self.progress.refused)
         return max(due_at, self.progress.rest_until or due_at)
 

@@ -295,4 +295,5 @@ class Supervisor:
         now = self._services.clock.now()
         loaded = await reach.jobs(self._loader, config, now, self._services)
         running = self._crew.jobs
-        return {job.profile.name: keep_working(job, running) for job in loaded}
+        refused = {identity for keeper in self._crew.keepers for identity in keeper.progress.refused}
+        return {job.profile.name: keep_working(job, running, refused) for job in loaded}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import anyio
 
 from agent import lock
+from agent.engine.leaving import GRACE
 from agent.hooks import SEARCH_PATH
 from tests import virtual
 from tests.certificate_helpers import make_certificate, pool_key
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 BEGINS = virtual.START + timedelta(minutes=10)
 BEGINS_AGAIN = virtual.START + timedelta(minutes=15)
-SEEN = 20.0
+SEEN = 12.0
 """Seconds in which a change on disk is noticed and dealt with."""
 
 
@@ -78,12 +79,14 @@ class Living(Scenario):
         further: other keys of profiles.
         from_start: whether its start is killed as well.
         disk_takes: seconds for each work on disk.
+        takes: seconds until everything has been dealt with.
     """
 
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {"app": ("run/app.token",)}
     further: ClassVar[Mapping[str, str]] = {}
     from_start: ClassVar = False
     disk_takes: ClassVar = 0.0
+    takes: ClassVar = SEEN
 
     def prepare(self) -> None:
         for name in ("run", "state", "other"):
@@ -119,7 +122,7 @@ class Living(Scenario):
                 if not self.from_start:
                     tracer.wait_to_be_traced()
                 await self.happen(machine)
-                await anyio.sleep(SEEN)
+                await anyio.sleep(self.takes)
 
         self._play(main, BEGINS)
 
@@ -182,6 +185,7 @@ class Reload(Living):
     """Profiles are added, removed, moved and changed by one new configuration."""
 
     name = "reload"
+    takes: ClassVar = SEEN + GRACE  # then what was removed has been deleted
     from_start: ClassVar = True
     files: ClassVar = {
         "same": ("run/same.token",),
