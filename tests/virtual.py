@@ -46,8 +46,8 @@ class _Selector(selectors.DefaultSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop in virtual time."""
 
-    def __init__(self) -> None:
-        selector = _Selector()
+    def __init__(self, selector: _Selector | None = None) -> None:
+        selector = selector or _Selector()
         selector.loop = self
         self.elapsed = 0.0
         self.workers: list[Workers] = []

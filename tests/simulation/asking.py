@@ -31,6 +31,7 @@ class Asking:
         self._failed_at = [float("-inf")] * len(sites)
         self._site_not_before = [float("-inf")] * len(sites)
         self._site_free_until = [0.0] * len(sites)
+        self._leaving: dict[Identity, float] = {}
 
     def update(self) -> None:
         """See what stands in the way of each profile now."""
@@ -49,6 +50,10 @@ class Asking:
         until = self.time.true + NOTICED_WITHIN + (self.rescan if self.machine.notices.deaf else 0.0)
         case.free_until = self._site_free_until[case.plan.identity.site] = until
 
+    def leaves(self, identity: Identity, until: float) -> None:
+        """Nobody wants tokens for an identity any more, and the agent has to know from a time on."""
+        self._leaving[identity] = until
+
     # ---- requests
 
     def asked(self, identity: Identity, *, token: bool) -> None:
@@ -63,7 +68,10 @@ class Asking:
             and now < (over := self._may_be_asked_from(site)) - EARLY
         ):
             self.broken(f"site {site} was asked {over - now:.2f} s before its back-off was over")
-        for case in self._of(identity):
+        concerned = self._of(identity)
+        if not concerned and now > self._leaving.get(identity, 0.0):
+            self.broken(f"asked for {identity}, which nobody wants")
+        for case in concerned:
             if now >= case.free_until and now < case.not_before.get("", 0.0) - EARLY:
                 self.broken(f"{case.plan.name} asked {case.not_before[''] - now:.1f} s before the throttle was over")
             if token and now - case.asked < MIN_INTERVAL - EARLY:

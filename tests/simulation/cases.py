@@ -57,6 +57,7 @@ class Case:
         absent: whether the file may be absent.
         acquired: the newest token that the agent said it acquired, and when.
         rest: until when the agent may rest; ``base``: the same after what stood in the way.
+        told_until: the same where the provider works, and told it to wait.
         blocked: what stands in the way.
         asked: when the last token request began, by boot time.
         not_before: by its mark, when a refused certificate may be tried again; "" for a throttle.
@@ -67,6 +68,7 @@ class Case:
         best: the newest token that was in the file.
         former_formats: formats the file may still have.
         contents: what was in the file before, and is in it now; ``written_at`` when that was written.
+        digest: the SHA-256 (hex) of the token in it.
         slip: by how much the agent may think its token younger, since the clock was set while no agent ran.
         vague: for the same reason its times need not be right until the next token.
         put_off_at: when the agent last said that it tries a certificate later.
@@ -83,6 +85,7 @@ class Case:
     absent: bool = True
     acquired: tuple[Issued, float] | None = None
     rest: float = 0.0
+    told_until: float = 0.0
     blocked: AbstractSet[str] = frozenset({"down"})
     asked: float = float("-inf")
     not_before: dict[str, float] = field(default_factory=dict)
@@ -93,10 +96,17 @@ class Case:
     best: Issued | None = None
     former_formats: set[str] = field(default_factory=set)
     contents: tuple[str, str] = ("", "")
+    digest: str = ""
     written_at: float = 0.0
     slip: float = 0.0
     vague: bool = False
     put_off_at: float = float("-inf")
+
+    @property
+    def sure(self) -> bool:
+        """Whether the agent must know all of the token on disk."""
+        known = self.token is not None and self.token.identity == self.plan.identity
+        return known and not self.vague and self.touched is None
 
     def due(self) -> float:
         """Return when the token on disk is to be renewed at the latest."""
@@ -128,6 +138,8 @@ class Case:
     def failed_at(self, answer: Answered) -> None:
         """Note an answer without a token, and the rest it entitles to."""
         self.failed = True
+        if not answer.outage and (answer.passing or answer.status in (429, 408)):
+            self.told_until = max(self.told_until, answer.at + answer.rest)
         if answer.outage or answer.status in (429, 408):
             self.rest = max(self.rest, answer.at + answer.rest)
             if not answer.outage and not answer.aborted:
@@ -139,7 +151,8 @@ class Case:
         others = self.wallet.others_than(answer.mark)
         if not others or answer.at - self.put_off_at < REJECTED * 1.1:
             self.rest = max(self.rest, answer.at + answer.rest)
-        self.not_before[answer.mark or "?"] = answer.at + (30.0 if others or len(self.wallet.known) > 1 else 270.0)
+        candidate = others or len(self.wallet.known) > 1 or self.wallet.is_candidate(answer.mark)
+        self.not_before[answer.mark or "?"] = answer.at + (30.0 if candidate else 270.0)
 
 
 def text_of(content: str, case: Case) -> str | None:

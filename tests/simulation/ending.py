@@ -111,9 +111,9 @@ ROUNDS = 5
 def _keeps_nothing(play: Play) -> None:
     """See that whatever happens again and again leaves nothing behind: no object, task, thread or descriptor."""
     _rounds(play)
-    before = _held()
+    before = _held(play)
     _rounds(play)
-    grown = {name: count - before[name] for name, count in _held().items() if count - before[name] >= ROUNDS}
+    grown = {name: count - before[name] for name, count in _held(play).items() if count - before[name] >= ROUNDS}
     if grown:
         raise BrokenError(f"{ROUNDS} rounds of reloads and renewals leave something behind: {grown}")
 
@@ -136,8 +136,9 @@ def _rounds(play: Play) -> None:
             play.pass_until(play.time.true + 40 + play.files.notice)
 
 
-def _held() -> Counter[str]:
+def _held(play: Play) -> Counter[str]:
     """Count what the process holds."""
+    play.watchman.forget()
     gc.collect()
     kinds = (type(each) for each in gc.get_objects())
     held = Counter(kind.__name__ for kind in kinds if str(kind.__module__).startswith(("agent.", "tests.simulation.t")))

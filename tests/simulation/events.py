@@ -92,6 +92,8 @@ def _rotation(play: Play, event: Event) -> None:
     play.watchman.may_ask(case)
     play.watchman.settling_until = max(play.watchman.settling_until, files.now + files.notice)
     new = files.new_pair()
+    if how == "mismatched" and new.key is case.wallet.pair.key:
+        new = files.new_pair()
     if how in ("good", "late"):
         case.wallet.pair = new
         if how == "good":
@@ -136,7 +138,7 @@ def _edit(play: Play, event: Event) -> None:
         return
     play.counts[f"edit {how}"] += 1
     case = _case(play, event)
-    if how == "add" and len(cases) < 4:
+    if how == "add" and len(cases) < 6:
         files.add_profile(play.next_number())
     elif how == "remove" and case and len(cases) > 1:
         files.remove_profile(case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from tests.simulation.cases import NOTICE, Case
 from tests.simulation.plans import Plan, Wallet, mark
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from tests.certificate_helpers import Pair
@@ -18,11 +20,13 @@ if TYPE_CHECKING:
 
 AFTER = '#!/bin/sh\n[ -e "{0}/hook-fails" ] && exit 3\ncp "$1" "{0}/told-$TOKEN_AGENT_PROFILE"\n'
 BREAKAGES = {
-    "syntax": "[agent\n",
-    "unknown key": "[agent]\ncolour = 1\n",
-    "duplicate": "[agent]\nstate_dir = 1\nstate_dir = 2\n",
-    "gone": "",
+    "syntax": "[profile\n",
+    "unknown key": "colour = 1\n",
+    "duplicate": '[[profile]]\nname = "p0"\n[[profile]]\nname = "p0"\n',
 }
+"""What makes a whole configuration unusable when it stands at its end."""
+NEVER = "api://never"
+"""What nobody ever wants a token for."""
 LEFTOVER = ".{}.0123456789abcdef.tmp"
 
 
@@ -34,6 +38,7 @@ class Files:
         self.broken = ""
         self.edited_until = 0.0
         self.left: dict[Path, bool | None] = {}
+        self._goes_with_stop: dict[Path, float] = {}
         self._serial = 0
         (directory / "bin").mkdir()
         self._put("bin/after", AFTER.format(directory).encode(), 0o755)
@@ -68,21 +73,27 @@ class Files:
     def now(self) -> float:
         return self._play.time.true
 
-    def write_configuration(self) -> None:
-        """Write down what is wanted."""
+    def _write_plans(self, wanted: Iterable[Plan], end: str = "") -> None:
         scenario = self._play.scenario
         text = f'[agent]\nruntime_dir = "run"\nstate_dir = "state"\nrescan_interval = "{scenario.rescan}s"\n'
-        for case in self._play.watchman.cases.values():
-            text += case.plan.text(self._play.sites[case.plan.identity.site], self.directory)
-        self._put("config.toml", text.encode())
+        for plan in wanted:
+            text += plan.text(self._play.sites[plan.identity.site], self.directory)
+        self._put("config.toml", (text + end).encode())
+
+    def write_configuration(self) -> None:
+        """Write down what is wanted."""
+        self._write_plans(case.plan for case in self._play.watchman.cases.values())
         self.edited_until = self.now + self.notice
         self._play.watchman.settling_until = self.edited_until
 
     def remove_profile(self, case: Case) -> None:
         """Take a profile out of what is wanted; its file is dealt with, unless that is not sure."""
         del self._play.watchman.cases[case.plan.name]
+        self._play.watchman.leaves(case.plan.identity, self.now + self.notice)
         sure = self.now > self.edited_until and self.now > case.base and not case.former and case.token is not None
         self.left[case.path] = (case.plan.on_removal == "delete") if sure else None
+        if case.plan.on_stop == "delete":
+            self._goes_with_stop[case.path] = self.now + self.notice
 
     def change_profile(self, case: Case) -> None:
         """Change a key of a profile."""
@@ -90,6 +101,7 @@ class Files:
         case.plan = plans.changed(self._play.random, before)
         if case.plan.identity != before.identity:
             case.former.add(before.identity)
+            self._play.watchman.leaves(before.identity, self.now + self.notice)
             case.acquired = None
         if case.plan.fmt != before.fmt:
             case.former_formats.add(before.fmt)
@@ -98,13 +110,15 @@ class Files:
         self._play.watchman.may_ask(case)
 
     def break_configuration(self, how: str) -> None:
-        """Leave a configuration that cannot be used."""
+        """Leave a configuration that cannot be used; all in it that could be is another one than before."""
         self.broken = how
         self._play.watchman.refused = True
         if how == "gone":
             (self.directory / "config.toml").unlink()
         else:
-            self._put("config.toml", BREAKAGES[how].encode())
+            wanted = [case.plan for case in self._play.watchman.cases.values()]
+            others = [replace(plan, identity=replace(plan.identity, scope=NEVER)) for plan in wanted]
+            self._write_plans(others[1:] or others, BREAKAGES[how])
 
     def mend_configuration(self) -> None:
         """Bring a good one back."""
@@ -163,6 +177,9 @@ class Files:
         """With on_stop = "delete" the files go."""
         for case in self._play.watchman.cases.values():
             case.absent = case.absent or case.plan.on_stop == "delete"
+        for path, until in self._goes_with_stop.items():
+            if self.now < until:  # the agent may not know yet that the profile is no longer wanted
+                self.left[path] = None
 
     def leave_half_a_file(self) -> None:
         """Leave what a process leaves that is killed between making a temporary file and giving it its name."""
@@ -179,7 +196,8 @@ class Files:
 
     def tamper(self, case: Case, how: str) -> None:
         """Do something to a token file that nobody but the agent should."""
-        if not case.path.exists() or self._play.machine.run_disk.fault:
+        fault = self._play.machine.run_disk.fault
+        if not case.path.exists() or (fault and (fault, how) != ("full", "delete")):
             return
         watchman = self._play.watchman
         case.touched = self.now if case.touched is None else case.touched

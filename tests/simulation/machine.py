@@ -65,6 +65,7 @@ class Machine:
     loop: Loop | None = None
     graveyard: list[object] = field(default_factory=list)
     draws: dict[float, list[float]] = field(default_factory=dict)
+    clock_type: type[MachineClock] = MachineClock
 
     def __post_init__(self) -> None:
         self.notices = Notices()
@@ -94,7 +95,7 @@ class Machine:
         self.loop.set_exception_handler(self._complain)
         self.time.leave(self.loop)
         self.notices.loop = self.loop
-        self.clock = MachineClock(self.time)
+        self.clock = self.clock_type(self.time)
         self._agent = self.loop.create_task(self._run())
         loop = self.loop
         self._agent.add_done_callback(lambda _task: loop.stop())

@@ -102,13 +102,16 @@ class Wallet:
     """The certificates of one profile: on disk, registered, and in the memory of the running agent.
 
     ``known`` are those that the running agent has loaded and can fall back to; ``sound`` says whether the files on
-    disk hold ``pair`` as a usable whole.
+    disk hold ``pair`` as a usable whole. ``last`` is the mark of the one that the provider took last; one of
+    ``accepted`` is what the agent remembers as that.
     """
 
     pair: Pair
     sound: bool = True
     registered: set[str] = field(default_factory=set)
     known: list[Pair] = field(default_factory=list)
+    last: str = ""
+    accepted: set[str] = field(default_factory=set)
 
     @property
     def usable_on_disk(self) -> bool:
@@ -120,12 +123,22 @@ class Wallet:
 
     def unproven(self) -> bool:
         """Whether there is a certificate, on disk or loaded before, that the agent has not used yet."""
-        return mark(self.pair) not in map(mark, self.known)
+        return mark(self.pair) not in map(mark, self.known) or self.is_candidate(mark(self.pair))
+
+    def is_candidate(self, used: str | None) -> bool:
+        """Whether another one was taken last, which the agent may remember over a restart."""
+        return bool(self.accepted - {used or ""})
 
     def proven(self, used: str | None) -> None:
         """The provider took a certificate: it is what the agent falls back to from now on."""
         pairs = [self.pair, *self.known]
+        self.accepted.add(used or "")
+        self.last = used or ""
         self.known = [each for each in pairs if mark(each) == used][:1] or self.known
+
+    def saved(self) -> None:
+        """What the agent remembers is up to date."""
+        self.accepted &= {self.last}
 
     def others_than(self, used: str | None) -> bool:
         """Whether there is another credential that the provider takes."""

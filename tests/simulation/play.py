@@ -97,6 +97,7 @@ class Play:
         self._kill_after: tuple[str, int] | None = None
         self.down_for, self.leftover = RESTART_AFTER, False
         self.stopped = False
+        self.way_type: type[Way] = Way
         self.profiles = scenario.profiles
 
     def _pass_time(self, delta: timedelta) -> None:
@@ -106,7 +107,7 @@ class Play:
     def _way(self, profile: Profile) -> Way:
         site = next(each for each in self.sites if each.handle.authority == profile.authority_url)
         identity = Identity(site.number, profile.client_id, profile.scopes[0].removesuffix("/.default"))
-        return Way(site, identity, self.time, self.ledger, self, advance=self._pass_time)
+        return self.way_type(site, identity, self.time, self.ledger, self, advance=self._pass_time)
 
     # ---- what the machine and the providers tell
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import email.utils
 import hashlib
 import json
@@ -10,8 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs
-
-import jwt
 
 from agent.emulator.provider import Provider
 from agent.emulator.registry import Registry
@@ -222,8 +221,8 @@ def _mark(body: bytes | None) -> str | None:
     """Return what names the certificate in the assertion of a token request (x5t#S256)."""
     if not body:
         return None
-    assertion = parse_qs(body.decode())["client_assertion"][0]
-    return str(jwt.get_unverified_header(assertion)["x5t#S256"])
+    header = parse_qs(body.decode())["client_assertion"][0].partition(".")[0]
+    return str(json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))["x5t#S256"])
 
 
 def _parsed(body: bytes) -> dict[str, Any] | None:

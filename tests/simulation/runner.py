@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from tests.certificate_helpers import pool_key
 from tests.emulator_helpers import signing_key
-from tests.simulation import disks, plans, scenario
+from tests.simulation import broken, disks, plans, scenario
 from tests.simulation.play import Play
 
 if TYPE_CHECKING:
@@ -49,7 +49,12 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def play(seed: int, days: float, tell: Callable[[str], None] = lambda _line: None) -> Outcome:
+def play(
+    seed: int,
+    days: float,
+    tell: Callable[[str], None] = lambda _line: None,
+    spoil: Callable[[Play], None] = lambda _play: None,
+) -> Outcome:
     """Play the scenario of a seed in this process, which is of no use for anything else afterwards."""
     drawn = scenario.draw(seed, days)
     digest, tail = hashlib.sha256(), deque[str](maxlen=TAIL)
@@ -61,17 +66,18 @@ def play(seed: int, days: float, tell: Callable[[str], None] = lambda _line: Non
 
     mounted = disks.isolate()
     directory = disks.own_directory(mounted=mounted)
-    began, memory, broken = time.process_time(), _memory(), ""
+    began, memory, wrong = time.process_time(), _memory(), ""
     work = Play(drawn, directory, line, mounted=mounted)
+    spoil(work)
     try:
         work.run()
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the finding
-        broken = "\n".join((str(drawn), *map(str, drawn.events), "---- the last that happened", *tail, _said(error)))
+        wrong = "\n".join((str(drawn), *map(str, drawn.events), "---- the last that happened", *tail, _said(error)))
     finally:
         if not mounted:  # else all of it ends with this process
             shutil.rmtree(directory, ignore_errors=True)
     cpu = time.process_time() - began
-    return Outcome(seed, days, digest.hexdigest(), dict(work.counts), cpu, _memory() - memory, broken)
+    return Outcome(seed, days, digest.hexdigest(), dict(work.counts), cpu, _memory() - memory, wrong)
 
 
 def _said(error: BaseException) -> str:
@@ -93,7 +99,9 @@ def prepare() -> None:
     gc.set_threshold(20_000, 20, 50)  # what is collected is little, and looking for it a tenth of the time
 
 
-def forked(seed: int, days: float, *, trace: bool = False) -> tuple[int, int]:
+def forked(
+    seed: int, days: float, *, trace: bool = False, spoil: Callable[[Play], None] = lambda _play: None
+) -> tuple[int, int]:
     """Start a scenario in a child; return its pid, and where its outcome can be read."""
     ours, theirs = os.pipe()
     sys.stdout.flush()
@@ -104,7 +112,7 @@ def forked(seed: int, days: float, *, trace: bool = False) -> tuple[int, int]:
     os.close(ours)
     code = 1
     try:
-        outcome = play(seed, days, say if trace else lambda _line: None)
+        outcome = play(seed, days, say if trace else lambda _line: None, spoil)
         sys.stdout.flush()
         with os.fdopen(theirs, "w") as pipe:
             json.dump(vars(outcome), pipe)
@@ -133,6 +141,19 @@ def run_many(seeds: Sequence[int], days: float, report: Callable[[Outcome], None
         report(collect(pid, pipe, seed, days))
 
 
+def find_broken(seeds: Sequence[int], days: float) -> bool:
+    """Play scenarios on each broken machine until it is found; return whether all were."""
+    found = 0
+    for name, machine in broken.MACHINES.items():
+        outcomes = (collect(*forked(seed, days, spoil=machine.spoil), seed, days) for seed in seeds)
+        outcome = next((each for each in outcomes if each.broken), None)
+        said = outcome.broken.rstrip().splitlines()[-1] if outcome else "not found"
+        found += machine.said in said
+        say(f"{name}: {said[:200]} ({f'seed {outcome.seed}' if outcome else f'{len(seeds)} seeds'})")
+    say(f"{found} of {len(broken.MACHINES)} broken machines are found")
+    return found == len(broken.MACHINES)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run what the command line asks for; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
@@ -142,8 +163,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed of many")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--trace", action="store_true", help="print all that happens")
+    parser.add_argument("--broken", action="store_true", help="play on machines that are broken: are they found?")
     chosen = parser.parse_args(argv)
     prepare()
+    if chosen.broken:
+        return 0 if find_broken(range(chosen.first, chosen.first + 6), min(chosen.days, 3.0)) else 1
     if chosen.seed is not None:
         outcome = collect(*forked(chosen.seed, chosen.days, trace=chosen.trace), chosen.seed, chosen.days)
         _print(outcome)

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
-LIFETIMES = (60, 300, 3600, 3600, 4 * 3600, 8 * 3600, 12 * 3600, 24 * 3600, 24 * 3600)
-"""Of tokens, in seconds; most days are long ones, since each acquisition costs real signatures."""
+USUAL = {4 * 3600: 1, 8 * 3600: 2, 12 * 3600: 3, 24 * 3600: 8}
+"""How long tokens live on most days, in seconds, and how often; each acquisition costs real signatures and files."""
+LIFETIMES = (60, 300, 3600, 3600, *USUAL)
+"""How long they may live for a while."""
 RETRY_AFTER = (
     None, 0, 1, 5, 30, 59, 61, 300, 1800, 3599, 3600, 7200, 86400, 10**8, -5, "soon", "1.5", "", "٣", "1e9",
     "past", "+90", "+600", "+5400", "far",
@@ -62,15 +64,15 @@ class Scenario:
 def draw(seed: int, days: float) -> Scenario:
     """Return the scenario of a seed."""
     random = Random(seed)  # noqa: S311 - chance that can be replayed
-    sites = tuple(random.choice(LIFETIMES[4:]) for _ in range(random.choice((1, 1, 2))))
+    sites = tuple(random.choices(list(USUAL), list(USUAL.values()), k=random.choice((1, 1, 2))))
     events = [_event(random, at) for at in _times(random, days)]
     return Scenario(
         seed=seed,
         days=days,
         sites=sites,
-        profiles=random.randint(1, 3),
-        rescan=random.choice((900, 3600, 3600, 3600)),
-        deaf=random.random() < 0.15,
+        profiles=random.choices((1, 2, 3, 5), (5, 5, 2, 1))[0],
+        rescan=random.choice((600, 1800, 3600, 3600, 3600, 3600)),
+        deaf=random.random() < 0.1,
         slow_disk=random.choice((0.0, 0.0, 0.05, 1.0)),
         events=tuple(events),
     )
@@ -91,8 +93,11 @@ def _event(random: Random, at: float) -> Event:
 
 
 def _span(random: Random, longest: float) -> float:
-    """Return a duration: mostly minutes, sometimes an hour, and seldom as long as given."""
-    most = random.choices((2 * MINUTE, 12 * MINUTE, 1.5 * HOUR, 5 * HOUR, DAY), (450, 380, 140, 26, 4))[0]
+    """Return a duration: mostly minutes, sometimes an hour, and seldom longer than most tokens live.
+
+    An agent that fails makes an attempt every half minute, so that a day of it costs as much as ten other days.
+    """
+    most = random.choices((2 * MINUTE, 12 * MINUTE, 1.5 * HOUR, 4 * HOUR, 12 * HOUR), (450, 380, 140, 28, 2))[0]
     return min(longest, random.uniform(0.1, 1.0) * most)
 
 

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 PATIENCE = 60.0
 """Real seconds for a thread that has the turn."""
+INSTANT = 0.3
+"""Seconds; whatever is looked at from time to time need not be looked at more often."""
 STANDSTILL = 300_000
 """Steps of the loop in which no time passes: somebody goes round in circles."""
 _current = threading.local()
@@ -122,6 +124,17 @@ def _task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T], **kwarg
     return _Task(coro, loop=loop, **kwargs)
 
 
+class _Selector(virtual._Selector):
+    """Asks the kernel before a while passes, not at every step: nothing comes from outside, and threads have turns."""
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None or timeout > INSTANT:
+            return super().select(timeout)
+        if timeout > 0:
+            self.loop.advance(timeout)
+        return []
+
+
 class Loop(virtual.VirtualLoop):
     """The loop of one process of the agent.
 
@@ -130,7 +143,7 @@ class Loop(virtual.VirtualLoop):
     """
 
     def __init__(self, elapsed: float, before_jump: Callable[[float], None]) -> None:
-        super().__init__()
+        super().__init__(_Selector())
         self.elapsed = elapsed
         self.steps, self.kill_at = 0, -1
         self.turns: dict[Turn, None] = {}
@@ -206,13 +219,19 @@ class TurnWorkers(Workers):
 
     async def disk(self, work: Callable[[], T], at: object = None) -> T:  # noqa: ARG002 - none of these disks hangs
         await anyio.lowlevel.checkpoint()
-        async with self._disk:
+        try:  # what `async with` does, without its costs
+            self._disk.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._disk.acquire()
+        try:
             done: asyncio.Future[T] = self._loop.create_future()
             with anyio.CancelScope(shield=True):
                 # In a callback: a kill may come between the work and whoever waits for it.
                 self._loop.call_later(self._takes(), self._do, work, done)
                 await done
             return done.result()
+        finally:
+            self._disk.release()
 
     def _do(self, work: Callable[[], T], done: asyncio.Future[T]) -> None:
         self._before()
