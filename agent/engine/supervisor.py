@@ -144,7 +144,8 @@ class Supervisor:
                     self._services.log.warning("watch.degraded", message=hint.message)
                 if self._config.agent.watch:
                     await self._follow_disk()
-                self._complaints.look(self._crew.jobs)
+                async with self._reloading:  # else these may be the jobs from before
+                    self._complaints.look(self._crew.jobs)
                 self._expiry.look(self._crew.keepers)
                 hint = await self._watcher.hint(self._places, self._interval())
 
