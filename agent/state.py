@@ -37,7 +37,8 @@ class Record:
     ``identity`` ties it to authority, client and scopes; ``token_sha256`` (hex) to the token on disk;
     ``on_removal`` is what the profile wanted for ``paths`` when it was last seen; ``followed`` are those of them
     that were written through a symbolic link; ``announced`` is the hash of the token for which the hook
-    (``on_refresh``) has come to its end; ``proven`` is the credential that the provider took last, by its identity.
+    (``on_refresh``) has come to its end; ``proven`` is the credential that the provider took last, by its identity;
+    ``config`` is the configuration that the profile was in.
     """
 
     identity: str
@@ -51,6 +52,7 @@ class Record:
     followed: tuple[str, ...] = ()
     announced: str = ""
     proven: str = ""
+    config: str = ""
 
     def restore(self, secret: str) -> AccessToken | None:
         """Return the token, if this is the one that was recorded, and its times are those of a token."""
@@ -125,6 +127,7 @@ def _plain(record: Record) -> dict[str, Any]:
         "followed": list(record.followed),
         "announced": record.announced,
         "proven": record.proven,
+        "config": record.config,
     }
 
 
@@ -145,6 +148,7 @@ def _record(entry: Mapping[str, Any]) -> Record:
         followed=_paths(entry.get("followed", [])),
         announced=_text(entry.get("announced", "")),
         proven=_text(entry.get("proven", "")),
+        config=_text(entry.get("config", "")),
     )
 
 

@@ -59,6 +59,22 @@ def test_quiet(stage: Scene) -> None:
     assert "AADSTS700016" in failed.stderr
 
 
+def test_two_configurations_with_one_state_directory(stage: Scene) -> None:
+    """What another configuration keeps is not taken for a profile that was removed, whatever profiles are called."""
+    first = stage.config()
+    text = first.read_text()
+    second = first.with_name("second.toml")
+    for name in ("other", "graph"):
+        named = text.replace('"graph"', f'"{name}"').replace(f"{stage.directory}/run", f"{stage.directory}/run2")
+        assert "run2" in named
+        second.write_text(named)
+        for config in (first, second, first, second):
+            assert run("once", "--config", config).returncode == 0
+            assert stage.token()
+        assert (stage.directory / "run2" / f"{name}.token").exists()
+    assert not (stage.directory / "run2" / "other.token").exists()  # this one was removed
+
+
 def test_names(stage: Scene) -> None:
     """Names choose profiles, whatever order; an unknown one is wrong use and nothing is done."""
     config = stage.config(*(stage.profile(name) for name in ("a", "b", "c")))

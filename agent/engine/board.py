@@ -87,8 +87,13 @@ class Board:
         """Keep what the next start needs to recognise a token; what the record cannot know is kept as it was."""
         if before := self.records.get(name):
             record = dataclasses.replace(record, announced=before.announced, proven=before.proven)
-        self.records[name] = record
+        self.records[name] = dataclasses.replace(record, config=self.agent.config_path)
         self._touch()
+
+    def own(self, name: str) -> state.Record | None:
+        """Return what is remembered of a profile of this configuration: others may share the state directory."""
+        record = self.records.get(name)
+        return record if record and record.config in ("", self.agent.config_path) else None
 
     def prove(self, name: str, credential: str) -> None:
         """Keep which credential of a profile the provider took last, by its identity."""

@@ -68,7 +68,7 @@ async def publish(
             if changed:
                 services.hooks.published(profile, token, changed=True)  # of the others
             raise outcome.error
-    record = services.board.records.get(profile.name)
+    record = services.board.own(profile.name)
     services.hooks.published(profile, token, changed=changed)
     await _remember(profile, state.record_of(profile, token), record, services)
     pairs = zip(profile.token_file, outcomes, strict=True)

@@ -22,12 +22,13 @@ async def prepare(config: Config, services: Services) -> None:
     await claim(config, services)
     await board.restore(services.workers)
     owners = [file.owner for profile in config.profiles for file in profile.token_file if file.owner]
-    recorded = [Path(path) for record in board.records.values() for path in record.paths]
+    ours = [name for name in board.records if board.own(name)]
+    recorded = [Path(path) for name in ours for path in board.records[name].paths]
     targets = reach.by_directory((path, path) for path in (*jobs.output_files(config), *recorded))
     await services.workers.disk_each(
         (directory, partial(sink.sweep, paths, owners)) for directory, paths in targets.items()
     )
-    for name in sorted(board.records.keys() - {profile.name for profile in config.profiles}):
+    for name in sorted(set(ours) - {profile.name for profile in config.profiles}):
         await clean_up(name, services)
 
 
