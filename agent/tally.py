@@ -29,11 +29,13 @@ class Tally:
     """Counts from the first moment on: whatever is configured is there, with zero where nothing happened.
 
     What happens to a profile that is not configured (any more) does not count, so none comes back from the dead.
-    ``skews`` are this machine's clock minus the provider's, by host, as measured last.
+    ``skews`` are this machine's clock minus the provider's, by host, as measured last; ``measured_at`` says by which
+    wall clock (its distance from boot time).
     """
 
     def __init__(self) -> None:
         self.skews: dict[str, timedelta] = {}
+        self.measured_at: dict[str, timedelta] = {}
         self.seconds = 0.0
         self._durations = [0] * (len(BOUNDS) + 1)
         self._profiles: tuple[str, ...] = ()

@@ -111,6 +111,28 @@ def test_a_clock_that_is_refused_and_then_set_right(tmp_path: Path) -> None:
     virtual.run(main)
 
 
+def test_a_step_that_was_measured_before_it_was_noticed(tmp_path: Path) -> None:
+    """An exchange between a step and its discovery has measured it already: it does not count twice."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world, step = World(loop, tmp_path), timedelta(minutes=4)
+        world.configure()
+        async with world.running() as supervisor:
+            await anyio.sleep(MINUTE)
+            world.clock.step_unnoticed(step)
+            provider_ahead(world, -240)
+            await supervisor.refresh(["app"])
+            world.clock.notice(step)
+            await anyio.sleep(0.001)
+            assert said(world) == [("clock.skewed", 240), ("clock.stepped", 240)]
+            assert shown(world) == {HOST: 240}
+            world.clock.step(-step)
+            await anyio.sleep(0.001)
+            assert said(world)[2:] == [("clock.stepped", -240), ("clock.agrees", 0)]
+
+    virtual.run(main)
+
+
 def test_a_provider_that_is_gone_is_not_named_any_longer(tmp_path: Path) -> None:
     """After a reload that leaves a provider out, nothing is said of its clock."""
 

@@ -15,7 +15,7 @@ import pytest
 from agent.status import parse_rfc3339
 from tests import virtual
 from tests.engine_helpers import World
-from tests.process_helpers import run, scene, start, status
+from tests.process_helpers import run, scene, start, status, wait_for_status
 from tests.test_canary import leaks
 
 if TYPE_CHECKING:
@@ -382,6 +382,17 @@ def test_once(stage: Scene) -> None:
     done = run("once", "--config", config)
     assert (done.returncode, stage.token_requests) == (0, 1)
     assert "on_refresh" not in done.stderr
+
+
+def test_a_hook_that_was_taken_out(stage: Scene) -> None:
+    """With the hook its failure leaves the status."""
+    failing = program(stage.directory / "failing", "exit 3")
+    config = stage.config(stage.profile(on_refresh={"command": [failing]}))
+    with start("run", "--config", config):
+        wait_for_status(config, lambda document: document["profiles"][0]["hook"]["exit_code"] == 3)
+        stage.config()
+        assert run("reload", "--config", config).returncode == 0
+        wait_for_status(config, lambda document: document["profiles"][0]["hook"]["error"] is None)
 
 
 def test_the_stop_ends_a_running_hook(stage: Scene) -> None:

@@ -154,7 +154,13 @@ class VirtualClock:
             yield self._last_step
 
     def step(self, delta: timedelta) -> None:
+        self.step_unnoticed(delta)
+        self.notice(delta)
+
+    def step_unnoticed(self, delta: timedelta) -> None:
         self._start += delta
+
+    def notice(self, delta: timedelta) -> None:
         self._last_step = delta
         self._stepped.set()
         self._stepped = anyio.Event()

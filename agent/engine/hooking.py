@@ -102,6 +102,10 @@ class Hooks:
             elif (profile.on_refresh, profile.token_file) != (due.hook, due.profile.token_file):
                 del self._due[name]
                 self.published(profile, due.token, changed=True)
+        for name, profile in wanted.items():
+            known = self._board.profiles.get(name)
+            if profile.on_refresh is None and known and known.hook != status.HookStatus():
+                self._board.update(name, hook=status.HookStatus())
         self._began = {name: at for name, at in self._began.items() if name in wanted}
         self._changed.set()
 

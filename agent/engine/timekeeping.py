@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent import diagnosis
+from agent import clock, diagnosis
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def measured(host: str, skew: timedelta | None, services: Services) -> None:
     """Note this machine's clock minus a provider's, where the provider told the time."""
     board = services.board
+    if skew is not None:
+        board.tally.measured_at[host] = clock.offset(services.clock)
     if skew is None or not (news := diagnosis.skew_news(board.agent.skews.get(host), skew)):
         return
     others = {name: said for name, said in board.agent.skews.items() if name != host}
@@ -35,10 +37,11 @@ def measured(host: str, skew: timedelta | None, services: Services) -> None:
 
 
 def stepped(step: timedelta, services: Services) -> None:
-    """Name a step of the wall clock; what was measured before it moves along."""
+    """Name a step of the wall clock; what was measured before it moves along, and what was measured since does not."""
     services.log.warning("clock.stepped", seconds=round(step.total_seconds(), 1))
     tally = services.board.tally
-    tally.skews = {host: skew + step for host, skew in tally.skews.items()}
+    now, at = clock.offset(services.clock), tally.measured_at
+    tally.skews = {host: skew + now - at.get(host, now - step) for host, skew in tally.skews.items()}
     for host, skew in tally.skews.items():
         measured(host, skew, services)
 
