@@ -20,6 +20,20 @@ for _name in _FOREIGN:
     os.environ.pop(_name, None)
 
 
+LONGEST = ("test_simulation", "test_crash_points", "test_machine_frozen", "test_demo", "test_hunt", "test_fleet")
+"""Modules whose tests take longest: what begins last should be short, or all but one worker wait for it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each worker, which gets its share of the tests in their order, begin with its share of the longest."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    longest = [item for item in items if item.path.stem in LONGEST]
+    rest = [item for item in items if item.path.stem not in LONGEST]
+    size = -(-len(rest) // workers)
+    shares = [longest[n::workers] + rest[n * size : (n + 1) * size] for n in range(workers)]
+    items[:] = [item for share in shares for item in share]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a skip into a failure where nothing may be skipped."""
