@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import anyio
@@ -44,6 +45,27 @@ def test_half_a_configuration_for_a_moment(tmp_path: Path, pause: float, *, outa
             assert world.state("two")["state"] == "fresh"
             assert len(world.requests()) == 2
         assert not world.log.named("token.deleted")
+
+    virtual.run(main)
+
+
+def test_what_is_left_of_a_microsecond_is_waited_for(tmp_path: Path) -> None:
+    """However little is left when the wait is disturbed, it comes to its end."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure("one", "two", agent=QUICK)
+        async with world.running():
+            for number in range(10):
+                await anyio.sleep(MINUTE)
+                world.configure("one", agent=QUICK)
+                await anyio.sleep(3 + number * 0.1234567)
+                world.clock.step(timedelta(0))
+                await anyio.sleep(MINUTE)
+                assert world.token("two") is None
+                world.configure("one", "two", agent=QUICK)
+                await anyio.sleep(MINUTE)
+                assert world.token("two")
 
     virtual.run(main)
 

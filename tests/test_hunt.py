@@ -14,7 +14,7 @@ TMPFS = "/dev/shm"
 BROKEN = {
     "in-place": ("empty", "no whole json file", "no whole raw file", "an open file changed"),
     "unlink": ("No such file or directory", "is missing"),
-    "stray": ("a file of nobody: hot.",),
+    "stray": ("a file of nobody: ",),
     "open": ("mode 0644",),
     "other-token": ("a token of another profile, for api://other",),
     "backwards": ("number 2, after 4 was there",),

@@ -58,8 +58,8 @@ class Leaving:
                 self._news = anyio.Event()
                 await self._news.wait()
             left = min(self._due.values()) - clock.boot()
-            if left > 0:
-                await clock.sleep_until(clock.now() + timedelta(seconds=left))
+            if left > 0:  # never by nothing: what is less than a microsecond would be waited for in circles
+                await clock.sleep_until(clock.now() + max(timedelta(seconds=left), timedelta.resolution))
                 continue
             async with self._reloading:
                 await self._clean_up()
