@@ -99,10 +99,14 @@ def use_up_inodes(path: Path) -> list[Path]:
 def _watches(pid: int) -> str:
     """Return what the kernel says of the inotify instances of a process (proc_pid_fdinfo(5))."""
     found = ""
-    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+    for path in sorted(Path(f"/proc/{pid}/fdinfo").iterdir()):
         with contextlib.suppress(OSError):  # closed meanwhile
-            found += path.read_text()
+            found += "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("inotify"))
     return found
+
+
+QUIET = 1.5
+"""Seconds without a change of what an agent watches: who puts a watch on a disk that freezes just then hangs whole."""
 
 
 class Frozen:
@@ -132,6 +136,11 @@ class Frozen:
         deadline = time.monotonic() + PATIENCE
         while missing := {inode for inode in inodes if inode not in _watches(agent.pid)}:
             assert time.monotonic() < deadline, f"not watched: {missing}"
+        seen, since = "", time.monotonic()
+        while time.monotonic() < min(since + QUIET, deadline):  # no watch is being put anywhere
+            if (now := _watches(agent.pid)) != seen:
+                seen, since = now, time.monotonic()
+            select.select([], [], [], 0.05)
         self.freeze()
 
     def freeze(self) -> None:
