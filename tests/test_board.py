@@ -84,6 +84,11 @@ def run(ground: Path, work: Callable[[Desk], Awaitable[None]], *, saving: bool =
     return virtual.run(main)
 
 
+def kept(desk: Desk) -> state.Record:
+    """Return the record as the board keeps it: with the configuration it belongs to."""
+    return replace(RECORD, config=desk.board.agent.config_path)
+
+
 def test_a_change_is_on_disk_soon(ground: Path) -> None:
     """Within a fifth of a second what changed is in both files, with their modes."""
 
@@ -92,7 +97,7 @@ def test_a_change_is_on_disk_soon(ground: Path) -> None:
         desk.board.remember("graph", RECORD)
         await anyio.sleep(0.2)
         assert desk.names() == ["graph"]
-        assert desk.restored() == {"graph": RECORD}
+        assert desk.restored() == {"graph": kept(desk)}
         desk.board.update("vault", expires_at=START)
         await anyio.sleep(0.2)
         assert desk.names() == ["graph", "vault"]
@@ -223,7 +228,7 @@ def test_the_next_start_knows_the_records(ground: Path) -> None:
 
     async def restore(desk: Desk) -> None:
         await desk.board.restore(desk.workers)
-        assert desk.board.records == {"graph": RECORD}
+        assert desk.board.records == {"graph": kept(desk)}
         assert desk.log.events == []
 
     run(ground, save, saving=False)
