@@ -104,7 +104,7 @@ def _take(descriptor: int, directory: Path) -> None:
         who = f"pid {pid}" if pid and pid > 0 else "in another container"
         raise BusyError(
             f"another token-agent ({who}) keeps {directory}",
-            hint="stop it first, or give this one a runtime_dir of its own",
+            hint="stop it first, or give this one a runtime_dir and a state_dir of its own",
         )
 
 

@@ -91,6 +91,25 @@ def test_a_link_in_its_place_is_left_and_named(tmp_path: Path) -> None:
     virtual.run(main)
 
 
+def test_a_profile_that_is_restarted_goes_on_being_watched(tmp_path: Path) -> None:
+    """While `refresh` restarts the only profile, whoever asks which files to watch is told of its file."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure()
+        async with world.running() as supervisor, anyio.create_task_group() as tasks:
+            await anyio.sleep(MINUTE)
+            before = supervisor._crew.keepers
+            tasks.start_soon(supervisor.refresh, ["app"])
+            while supervisor._crew.keepers == before:
+                assert supervisor._guard._files()
+                await anyio.lowlevel.checkpoint()
+            assert supervisor._guard._files()
+        assert len(world.requests()) == 2
+
+    virtual.run(main)
+
+
 def test_a_fight_is_given_up_slowly(tmp_path: Path) -> None:
     """A program that changes the file every second is named once, and repaired ever more rarely."""
 

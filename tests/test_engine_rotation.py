@@ -16,9 +16,21 @@ from tests.engine_helpers import World
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.certificate_helpers import Pair
+
 MINUTE = 60.0
 HOUR = 3600.0
 NEXT_YEAR = virtual.START + timedelta(days=400)
+
+
+def side_by_side(world: World) -> Pair:
+    """Configure two certificates, of which the newer one is not registered, and return that."""
+    new = make_certificate("new", pool_key(1), not_before=virtual.START - timedelta(days=1), not_after=NEXT_YEAR)
+    world.write("new.pem", new.pem)
+    world.configure()
+    text = (world.directory / "config.toml").read_text()
+    world.write("config.toml", text.replace('certificate = "app.pem"', 'certificate = ["app.pem", "new.pem"]'))
+    return new
 
 
 def test_a_registered_certificate_is_promoted_at_once(tmp_path: Path) -> None:
@@ -178,11 +190,7 @@ def test_the_newer_of_two_is_tried_again_after_a_restart(tmp_path: Path) -> None
 
     async def main(loop: virtual.VirtualLoop) -> None:
         world = World(loop, tmp_path)
-        new = make_certificate("new", pool_key(1), not_before=virtual.START - timedelta(days=1), not_after=NEXT_YEAR)
-        world.write("new.pem", new.pem)
-        world.configure()
-        text = (tmp_path / "config.toml").read_text()
-        world.write("config.toml", text.replace('certificate = "app.pem"', 'certificate = ["app.pem", "new.pem"]'))
+        new = side_by_side(world)
         for _ in range(2):
             async with world.running():
                 await anyio.sleep(MINUTE)
@@ -287,11 +295,7 @@ def test_side_by_side_the_newest_accepted_one_wins(tmp_path: Path) -> None:
 
     async def main(loop: virtual.VirtualLoop) -> None:
         world = World(loop, tmp_path)
-        new = make_certificate("new", pool_key(1), not_before=virtual.START - timedelta(days=1), not_after=NEXT_YEAR)
-        world.write("new.pem", new.pem)
-        world.configure()
-        text = (tmp_path / "config.toml").read_text()
-        world.write("config.toml", text.replace('"app.pem"', '["app.pem", "new.pem"]'))
+        new = side_by_side(world)
         async with world.running():
             await anyio.sleep(MINUTE)
             assert world.state()["state"] == "fresh"

@@ -248,6 +248,17 @@ def test_places_to_write(tmp_path: Path) -> None:
     assert not told(service.of_profile(profile(token_file={"path": tmp_path / "open" / "new" / "token"})))
 
 
+def test_places_below_what_is_read_only(tmp_path: Path) -> None:
+    """Below a ReadOnlyPaths=, such as the unit's of /run, the drop-in opens a directory; /run itself it does not."""
+    (tmp_path / "run" / "billing").mkdir(parents=True)
+    service = Confinement(sandbox(f"ReadOnlyPaths={tmp_path}/run\nPrivateTmp=no"), USER, None)
+    for place, opened in (("run/billing", True), ("run", False)):
+        (found,) = service.of_profile(profile(token_file={"path": tmp_path / place / "token"}))
+        assert found.message.startswith(f"ReadOnlyPaths={tmp_path}/run ")
+        assert found.fix.startswith(f"ReadWritePaths={tmp_path}/run/billing in a drop-in") is opened
+        assert found.fix.startswith("take it out of that line") is not opened
+
+
 def test_own_places(tmp_path: Path) -> None:
     """The agent's directories, metrics and configuration are looked at; a candidate that lies elsewhere is not."""
     service, home = confined(tmp_path), tmp_path / "home"

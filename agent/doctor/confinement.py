@@ -221,7 +221,9 @@ def _real(path: Path) -> Path:
 
 def _opening(line: str, directory: Path) -> str:
     """Return what lets the agent write in a directory."""
-    if not line.startswith("Protect"):
+    _, _, covered = line.partition("ReadOnlyPaths=")
+    below = bool(covered) and directory != Path(covered) and directory.is_relative_to(covered)
+    if not (line.startswith("Protect") or below):
         return f"take it out of that line, then {_RESTART}; or write below /run/token-agent"
     shown = shlex.quote(str(directory))
     return f"ReadWritePaths={shown} in a drop-in, as in write-paths.conf of {EXAMPLES}, then {_RESTART}"

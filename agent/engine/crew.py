@@ -60,7 +60,7 @@ class Crew:
 
     async def restart(self, name: str) -> Keeper | None:
         """Begin a job anew where it stands, due at once, and return its keeper; None if it has just been ended."""
-        working = self._working.pop(name, None)
+        working = self._working.get(name)  # it stays at work for whoever asks whose files to watch meanwhile
         if working is None:
             return None
         working.scope.cancel()
