@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent import tokens
 from agent.emulator.wire import Request
 from agent.errors import TransientError
 from agent.network.transport import Call, HttpsTransport
@@ -166,6 +167,19 @@ def test_a_wrong_clock_shows_in_the_date_and_in_what_is_judged(client: Client) -
     assert json.loads(reply.body)["error_codes"] == [700024]
     now = parsedate_to_datetime(client.token().headers["date"]) - datetime.now(UTC)
     assert abs(now) < timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(("seconds", "age"), [(None, 7200), (600, 600), (-900, -900)])
+def test_a_token_can_be_stale(seconds: int | None, age: int) -> None:
+    """Only the token's own times are old, or ahead; the answer says what it always says."""
+    handle = in_process()
+    handle.register(CLIENT_ID, secret="s")
+    handle.fault("stale", seconds=seconds)
+    stale, fresh = (handle.provider.answer(token_request(handle, client_secret="s"), NOW) for _ in range(2))
+    assert json.loads(stale.body)["expires_in"] == json.loads(fresh.body)["expires_in"]
+    assert stale.headers["Date"] == fresh.headers["Date"]
+    (_, old), (_, new) = (tokens.decode(json.loads(answer.body)["access_token"]) for answer in (stale, fresh))
+    assert [new[name] - old[name] for name in ("iat", "nbf", "exp")] == [age] * 3
 
 
 def test_a_certificate_can_be_not_registered_yet() -> None:

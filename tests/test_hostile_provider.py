@@ -16,8 +16,9 @@ import pytest
 from agent import tokens
 from agent.config.model import Expect
 from agent.errors import AcquisitionError, RejectedError, TransientError
-from agent.network import entra
 from agent.network.connection import MAX_ANSWER
+from agent.network.entra import LONGEST_ID
+from agent.network.granted import LONGEST_TOKEN, MAX_LIFETIME
 from tests.entra_helpers import SUCCESS, Client, client, provider
 from tests.fuzz.target import CANARY, clean, clean_error
 from tests.network_helpers import Authority, Peer, answer
@@ -181,8 +182,8 @@ def unsigned(claims: str) -> str:
 
 CLAIMS = (
     f'{{"exp": {"9" * 400}, "iat": 1.5}}', '{"exp": 1e999, "iat": 1}', '{"exp": 1e999, "iat": 1e999}',
-    '{"exp": [1], "iat": 1}', '{"exp": "x", "iat": 0}',
-    '{"exp": 5, "iat": 10}', "[]", "5", "[" * 5000, '{"exp": ' + "9" * 5000 + "}", '{"exp": null, "iat": null}',
+    '{"exp": [1], "iat": 1}', '{"exp": "x", "iat": 0}', '{"exp": -5, "iat": -10}', '{"exp": true, "iat": false}',
+    "[]", "5", "[" * 5000, '{"exp": ' + "9" * 5000 + "}", '{"exp": null, "iat": null}',
 )  # fmt: skip
 
 
@@ -195,8 +196,8 @@ def test_lifetimes_that_claims_do_not_tell(authority: Authority, tmp_path: Path,
 
 
 LIVES: tuple[tuple[Any, int | None], ...] = (
-    (3600, 3600), ("3600", 3600), (3600.9, 3600), (1e300, entra.MAX_LIFETIME), (10**300, entra.MAX_LIFETIME),
-    ("9" * 4000, entra.MAX_LIFETIME),
+    (3600, 3600), ("3600", 3600), (3600.9, 3600), (1e300, MAX_LIFETIME), (10**300, MAX_LIFETIME),
+    ("9" * 4000, MAX_LIFETIME),
     (-1, None), (0, None), ("-5", None), ("", None), ("1e3", None), (True, None), (None, None), ([3600], None),
     ({"x": 1}, None), ("9" * 5000, None),
 )  # fmt: skip
@@ -226,7 +227,7 @@ TOKENS: tuple[Any, ...] = (
     None,
     ["a"],
     {"a": 1},
-    "x" * (entra.LONGEST_TOKEN + 1),
+    "x" * (LONGEST_TOKEN + 1),
 )
 
 
@@ -238,8 +239,8 @@ def test_tokens_that_nobody_could_send(authority: Authority, tmp_path: Path, sec
         assert "no usable access_token" in failure(here).message
         there.token = {**SUCCESS, "token_type": secret if secret is not None else "x" * 65}
         assert "no usable access_token" in failure(here).message
-        there.token = {**SUCCESS, "access_token": "x" * entra.LONGEST_TOKEN}
-        assert len(here.acquire().token.secret) == entra.LONGEST_TOKEN
+        there.token = {**SUCCESS, "access_token": "x" * LONGEST_TOKEN}
+        assert len(here.acquire().token.secret) == LONGEST_TOKEN
 
 
 # ---- what is shown
@@ -273,7 +274,7 @@ def test_a_request_id_is_short(authority: Authority, tmp_path: Path) -> None:
     """What goes to the log with each token has a bound, and is one line."""
     with provider(authority) as there, client(there, authority.ca_file, tmp_path) as here:
         there.token = answer(json.dumps(SUCCESS), x_ms_request_id="a" * 60_000)
-        assert len(here.acquire().request_id or "") <= entra.LONGEST_ID
+        assert len(here.acquire().request_id or "") <= LONGEST_ID
 
 
 HOSTS = ("a\x1b[31mb", "a b", "a\u202eb", "x" * 300, CANARY, "a;b", "a<b>")
@@ -310,7 +311,7 @@ def test_claims_that_are_secrets(authority: Authority, tmp_path: Path, claim: st
     """What a token says in the place of what was expected is shown on one line, in part, and without secrets."""
     text = unsigned(f'{{"aud": {claim}, "tid": {claim}, "roles": {claim}}}')
     with provider(authority) as there, client(there, authority.ca_file, tmp_path) as here:
-        there.token = {**SUCCESS, "access_token": text[: entra.LONGEST_TOKEN]}
+        there.token = {**SUCCESS, "access_token": text[:LONGEST_TOKEN]}
         token = here.acquire().token
     for expect in (Expect(audience="x"), Expect(tenant_id="x"), Expect(roles=("x",))):
         with pytest.raises(RejectedError) as caught:

@@ -24,13 +24,16 @@ KINDS = {
     "garbage": "200 with bytes that mean nothing",
     "html": "a page as proxies and captive portals show it: `status` (default 200)",
     "clock": "the provider's clock is ahead by `seconds` (default 3600; negative: behind)",
+    "stale": "the token was made `seconds` ago (default 7200; negative: ahead), and nothing else says so",
     "unregistered": "the certificate is not registered (yet): of `thumbprint`, or any",
     "error": "Entra refuses with `code` (default 700027), and `status`, `error` if given",
 }
 """Every kind of fault, with what it does and the further keys it knows."""
 ENDPOINTS = ("token", "discovery", "keys", "instance")
-TOKEN_ONLY = {"unregistered", "error"}
-"""Faults that say something about a client and therefore never strike a document."""
+TOKEN_ONLY = {"unregistered", "error", "stale"}
+"""Faults that say something about a client or a token, and therefore never strike a document."""
+SIGNED = {"clock", "stale"}
+"""Faults whose seconds may be negative."""
 PAGE = (
     "<!DOCTYPE html><html><head><title>Sign in to the network</title></head>"
     "<body><h1>Welcome</h1><p>Please accept the terms of use to continue.</p></body></html>"
@@ -115,7 +118,7 @@ def parse(values: Mapping[str, Any]) -> Fault:
         _require(name, value, type(value) is int and low <= value <= high, f"a whole number from {low} to {high}")
     seconds = values.get("seconds")
     good = isinstance(seconds, int | float) and not isinstance(seconds, bool) and abs(seconds) < math.inf
-    _require("seconds", seconds, good and (kind == "clock" or float(seconds or 0) >= 0), "a number of seconds")
+    _require("seconds", seconds, good and (kind in SIGNED or float(seconds or 0) >= 0), "a number of seconds")
     _require("endpoint", values.get("endpoint"), values.get("endpoint") in ENDPOINTS, f"one of {', '.join(ENDPOINTS)}")
     retry_after = values.get("retry_after")
     _require("retry_after", retry_after, type(retry_after) in (int, str), "seconds or an HTTP date")

@@ -165,7 +165,10 @@ class Provider:
         how = self._authenticated(asked, app, tenant, fault, now)
         lifetime = self.settings.token_lifetime
         issuer = f"{self.url}/{tenant.id}/v2.0"
-        claims = issuing.access_claims(issuer, tenant, app, resource, how=how, now=now, lifetime=lifetime)
+        made_at = now
+        if fault and fault.kind == "stale":
+            made_at -= timedelta(seconds=7200 if fault.seconds is None else fault.seconds)
+        claims = issuing.access_claims(issuer, tenant, app, resource, how=how, now=made_at, lifetime=lifetime)
         seconds = int(lifetime.total_seconds())
         body: dict[str, Any] = {"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds}
         if self.settings.refresh_in is not None:

@@ -18,7 +18,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 import msal
@@ -30,8 +30,8 @@ from agent.errors import AcquisitionError, TransientError
 from agent.harmless import line, without
 from agent.network.answers import json_object
 from agent.network.discovery import Discovery, host, nonsense, usable
+from agent.network.granted import Exchange, granted
 from agent.network.transport import DroppedError, unreachable
-from agent.tokens import AccessToken, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from agent.config.model import Profile
     from agent.credentials.store import Credential
     from agent.network.transport import Call, Transport
+    from agent.tokens import AccessToken
 
 __all__ = ["Acquired", "Discovery", "acquire", "timed_out"]
 
@@ -53,10 +54,8 @@ OIDC_ASSERTION_LIFETIME = timedelta(seconds=60)
 """Keycloak refuses assertions that live much longer than a minute (keycloak#38576)."""
 AGAIN_AFTER = 1.0
 """Seconds; a profile never asks twice within one, not even in the same attempt."""
-MAX_LIFETIME = 10 * 365 * 86400
-"""Seconds; a token that lives longer is a mistake, and arithmetic with dates has an end."""
-LONGEST_TOKEN, LONGEST_KIND, LONGEST_ID = 64 << 10, 64, 128
-"""Characters of a token (no server takes such headers), of its type, and of a request's id."""
+LONGEST_ID = 128
+"""Characters of a request's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ class _Wire:
         self._profile, self._subject = profile, subject
         self._transport, self._call, self._discovery, self._clock = transport, call, discovery, clock
         self.issuer = ""
-        self.sent_at = clock.now()
+        self.sent_at = self.seen_at = clock.now()
         self.answer: Mapping[str, Any] = {}
         self.skew: timedelta | None = None
         self.request_id: str | None = None
@@ -145,7 +144,7 @@ class _Wire:
         """
         headers = {"Accept": "application/json", "User-Agent": f"token-agent/{__version__}", **headers}
         reply = self._transport.request(self._call, method, url, headers, body)
-        now = self._clock.now()
+        self.seen_at = now = self._clock.now()
         date = parse_date(reply.headers.get("date"))
         self.skew = now - date if date else None
         request_id = without(reply.headers.get("x-ms-request-id", "").encode(), self._secrets).decode()
@@ -189,7 +188,8 @@ def _attempt(
     wire = _Wire(profile, _subject(profile, credential), transport, call, discovery, clock)
     try:
         result = _application(profile, credential, wire, clock).acquire_token_for_client(list(profile.scopes))
-        token = _token(profile, result, wire)
+        exchange = Exchange(wire.sent_at, wire.seen_at, wire.skew)
+        token = granted(profile, result.get("access_token"), wire.answer, exchange)
     except (ValueError, KeyError, TypeError) as error:
         # MSAL's way of saying that a discovery document is not what it should be.
         discovery.forget(profile.authority_url)
@@ -231,48 +231,6 @@ def _client_credential(profile: Profile, credential: Credential, wire: _Wire, cl
         return credential.assertion(profile.client_id, audience, clock.now(), lifetime)
 
     return {"client_assertion": assertion}
-
-
-def _token(profile: Profile, result: Mapping[str, Any], wire: _Wire) -> AccessToken:
-    """Return the token of a success, or refuse one that no reader could use."""
-    secret, kind = result.get("access_token"), wire.answer.get("token_type", "Bearer")
-    if not _is_word(secret, LONGEST_TOKEN) or not _is_word(kind, LONGEST_KIND):
-        raise nonsense(profile, "the answer holds no usable access_token")
-    lifetime = _seconds(wire.answer.get("expires_in")) or _claimed_lifetime(secret)
-    if lifetime is None:
-        raise nonsense(profile, "the answer does not say how long the token lives")
-    return AccessToken(
-        secret=secret,
-        token_type=kind,
-        acquired_at=wire.sent_at,
-        expires_at=wire.sent_at + lifetime,
-        refresh_in=_seconds(wire.answer.get("refresh_in")),
-    )
-
-
-def _is_word(value: Any, longest: int) -> TypeGuard[str]:
-    """Tell whether a value can stand in a header: visible ASCII, in one piece, and not endless."""
-    if not isinstance(value, str) or not 0 < len(value) <= longest:
-        return False
-    return value.isascii() and value.isprintable() and " " not in value
-
-
-def _seconds(value: Any) -> timedelta | None:
-    """Return a positive number of seconds, also when it was sent as a string (older endpoints do)."""
-    try:
-        seconds = 0 if isinstance(value, bool) else int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return timedelta(seconds=min(seconds, MAX_LIFETIME)) if seconds > 0 else None
-
-
-def _claimed_lifetime(secret: str) -> timedelta | None:
-    """Return exp - iat: `expires_in` is only recommended (RFC 6749 5.1)."""
-    try:
-        _, claims = decode(secret)
-        return _seconds(claims["exp"] - claims["iat"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None
 
 
 def timed_out(profile: Profile) -> TransientError:
