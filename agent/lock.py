@@ -133,6 +133,21 @@ def _holder(descriptor: int) -> int | None:
     return None if kind == fcntl.F_UNLCK else pid
 
 
+def is_by(directory: Path, pid: int, number: int) -> bool:
+    """Tell whether the holder, which is process ``pid`` to us, is ``number`` to itself: containers count anew.
+
+    Where that cannot be seen it is taken to be so.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if named := files.read_bytes(directory / NAME).decode().strip():
+            return named == str(number)
+    with contextlib.suppress(OSError):
+        for line in files.read_bytes(Path(f"/proc/{pid}/status")).decode(errors="replace").splitlines():
+            if line.startswith("NSpid:"):  # proc_pid_status(5): in each of the namespaces, the innermost last
+                return line.split()[-1] == str(number)
+    return True
+
+
 def is_stopped(pid: int) -> bool:
     """Tell whether a process was stopped by a signal or a debugger, and does nothing (proc_pid_stat(5))."""
     try:

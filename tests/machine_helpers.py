@@ -38,7 +38,7 @@ needs_bindfs = pytest.mark.skipif(
 )
 
 _UNPRIVILEGED = f"""
-import ctypes, encodings.idna, importlib, os, pkgutil, sys
+import ctypes, encodings.idna, encodings.utf_8_sig, importlib, os, pkgutil, sys
 import agent, msal, urllib3
 for module in pkgutil.walk_packages(agent.__path__, "agent."):
     if not module.name.endswith("__main__"):

@@ -42,11 +42,15 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(
-    *arguments: object, environ: Mapping[str, str] | None = None, cwd: Path | None = None, stdin: str = ""
+    *arguments: object,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str = "",
+    command: Sequence[str] = COMMAND,
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end, its streams in pipes."""
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
+        [*command, *map(str, arguments)],
         env=environment(**(environ or {})),
         cwd=cwd,
         input=stdin,

@@ -277,9 +277,21 @@ def test_after_once(config: Path) -> None:
 
 
 def test_another_agent_has_begun(config: Path, running: None) -> None:
-    """A status file of an agent before the one that runs now is not that one's."""
+    """A status file of an agent before the one that runs now is not that one's: it is there, and has not spoken."""
     publish(config, FRESH, pid=1)
-    assert json.loads(show(config, "--json").stdout)["agent"]["running"] is False
+    done = show(config, "--json")
+    document = json.loads(done.stdout)
+    agent, profile = document["agent"], document["profiles"][0]
+    assert (agent["running"], agent["pid"], agent["started_at"]) == (True, os.getpid(), None)
+    assert (profile["state"], done.returncode) == ("degraded", 75)
+    assert "this is from before it was started" in profile["last_error"]["message"]
+
+
+def test_an_agent_that_has_left_nothing(config: Path, running: None) -> None:
+    """Before its first word there is an agent all the same."""
+    document = json.loads(show(config, "--json").stdout)
+    assert (document["agent"]["running"], document["agent"]["pid"]) == (True, os.getpid())
+    assert document["profiles"][0]["state"] == "pending"
 
 
 @pytest.mark.parametrize("left", [None, "", "{", "[]", "null", '{"agent": {}}'])

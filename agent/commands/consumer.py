@@ -77,7 +77,7 @@ class Knowledge:
         self.problem = ""
         self._path = directory / "status.json"
         self._version: tuple[int, ...] = ()
-        self._writer = ""
+        self._writer: int | None = None
         self._profiles: dict[str, ProfileStatus] = {}
 
     def profiles(self) -> dict[str, ProfileStatus]:
@@ -130,16 +130,12 @@ class Knowledge:
 
     def _read(self) -> None:
         agent, profiles = status.parse(files.read_bytes(self._path, limit=status.LARGEST))
-        self._writer, self._profiles = str(agent.pid), {profile.name: profile for profile in profiles}
+        self._writer, self._profiles = agent.pid, {profile.name: profile for profile in profiles}
 
     def _is_outdated(self) -> bool:
-        """Whether an earlier agent wrote it; both numbers are the agent's own, whoever else sees other ones."""
-        if lock.holder(self.directory) is None:
-            return False
-        try:
-            return files.read_bytes(self.directory / lock.NAME).decode().strip() not in ("", self._writer)
-        except (OSError, ValueError):
-            return False
+        """Whether an earlier agent wrote it."""
+        pid = lock.holder(self.directory)
+        return pid is not None and self._writer is not None and not lock.is_by(self.directory, pid, self._writer)
 
 
 def lacking(profile: ProfileStatus, asked: timedelta | None, now: datetime) -> str:

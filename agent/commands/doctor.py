@@ -66,7 +66,8 @@ def _examine(names: Sequence[str], users: Sequence[str], config: Path | None) ->
     from agent.doctor import confinement, network, runtime, surroundings
 
     asked, unit = _people(users), surroundings.unit()
-    found, path = runtime.known(asking.directory(config)), common.config_path(config, os.environ)
+    now = _now()
+    found, path = runtime.known(asking.directory(config), now), common.config_path(config, os.environ)
     pid = found.pid or int(unit.get("MainPID", "0")) or None
     agent = surroundings.agent_user(pid, unit)
     if files.is_hidden(path) and (agent is None or agent.uid != os.geteuid()):
@@ -76,7 +77,7 @@ def _examine(names: Sequence[str], users: Sequence[str], config: Path | None) ->
     loaded, refused = _load(path, given)
     profiles = _selected({profile.name: profile for profile in loaded.profiles}, names) if loaded else []
     if loaded and loaded.agent.runtime_dir != found.directory:
-        found = runtime.known(loaded.agent.runtime_dir)
+        found = runtime.known(loaded.agent.runtime_dir, now)
     found = runtime.as_configured(found, loaded)
     yield from runtime.examine(found, unit, refused)
     confined = confinement.of_service(loaded, agent, found.pid) if loaded else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent import files, lock, status, words
-from agent.commands import common, completing, reality
+from agent.commands import asking, common, completing, known, reality
 from agent.errors import ConfigurationError, OutputError
 from agent.peek import peek_settings
 
@@ -70,30 +70,32 @@ def _document(config: Path) -> Document:
         OutputError: the status file is there but cannot be read.
     """
     settings = peek_settings(config, os.environ, files.read_bytes)
-    pid = lock.holder(settings.runtime_dir)
     now = datetime.now(UTC)
     path = settings.runtime_dir / "status.json"
     try:
-        agent, profiles = status.parse(files.read_bytes(path, limit=status.LARGEST))
+        found = known.of(settings.runtime_dir, now)
     except (FileNotFoundError, NotADirectoryError):
-        return _never_ran(config, now)
+        return _nothing_left(config, settings.runtime_dir, now)
     except ValueError:
         click.echo(f"token-agent: {path}: is damaged; taken as if no agent had run", err=True)
-        return _never_ran(config, now)
+        return _nothing_left(config, settings.runtime_dir, now)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputError(
             path, reason, hint="the agent writes it for everybody: see the rights of its folder"
         ) from error
-    running = pid is not None and pid == agent.pid
+    running, agent, profiles = found.pid is not None, found.agent, found.profiles
     if not running:
         profiles, config_error = reality.configured(profiles, config, settings.state_dir)
         agent = dataclasses.replace(agent, config_error=config_error)
     compared = tuple(reality.compared(profile, now, running=running) for profile in profiles)
-    return status.document(agent, compared, now, running=running)
+    document = status.document(agent, compared, now, running=running)
+    if found.before:
+        document["agent"] |= {"pid": found.pid or None, "started_at": None}
+    return document
 
 
-def _never_ran(config: Path, now: datetime) -> Document:
+def _nothing_left(config: Path, directory: Path, now: datetime) -> Document:
     """Return the document where no agent has left one: all profiles are pending."""
     from agent import __version__
 
@@ -104,8 +106,10 @@ def _never_ran(config: Path, now: datetime) -> Document:
     except ConfigurationError as problem:
         error = problem.message
     agent = status.AgentStatus(__version__, 0, now, str(config), config_error=error, mode="once")
-    document = status.document(agent, tuple(status.ProfileStatus(name) for name in names), now, running=False)
-    document["agent"] |= {"pid": None, "started_at": None}
+    pid = lock.holder(directory)
+    pending = tuple(status.ProfileStatus(name) for name in names)
+    document = status.document(agent, pending, now, running=pid is not None)
+    document["agent"] |= {"pid": pid or None, "started_at": None}
     return document
 
 
@@ -115,10 +119,10 @@ def _selected(document: Document, names: Sequence[str]) -> Document:
     Raises:
         click.UsageError: there is no such profile.
     """
-    known = [entry["name"] for entry in document["profiles"]]
-    unknown = [name for name in names if name not in known]
+    every = [entry["name"] for entry in document["profiles"]]
+    unknown = [name for name in names if name not in every]
     if unknown:
-        raise click.UsageError(f"no profile named {', '.join(unknown)}; known: {', '.join(known) or 'none'}")
+        raise click.UsageError(f"no profile named {', '.join(unknown)}; known: {', '.join(every) or 'none'}")
     if names:
         document["profiles"] = [entry for entry in document["profiles"] if entry["name"] in names]
     return document
@@ -198,7 +202,7 @@ def complaints(entry: Document, now: datetime) -> list[str]:
 def _history(entry: Document, error: Document, now: datetime) -> str:
     """Say for how long it has been failing, and how to find the last attempt in the provider's log."""
     failures, at = entry["consecutive_failures"], status.parse_rfc3339(error["at"])
-    times = f"{failures} failures in a row, the last" if failures > 1 else "failed"
+    times = f"{failures} failures in a row, the last" if failures > 1 else "failed" if failures else "seen"
     when = words.relative(min(at - now, timedelta(0))) if at else "at an unknown time"
     request = f"; correlation id {error['correlation_id']}" if error["correlation_id"] else ""
     return f"{times} {when}{request}"
@@ -209,6 +213,8 @@ def footer(document: Document, now: datetime) -> list[str]:
     agent = document["agent"]
     if not agent["running"]:
         return ["", "no agent is running; nothing renews these tokens"]
+    if agent["pid"] and lock.is_stopped(agent["pid"]):
+        return ["", asking.STOPPED.format(pid=agent["pid"]), f"  hint: {asking.GO_ON.format(pid=agent['pid'])}"]
     loaded_at = status.parse_rfc3339(agent["config"]["loaded_at"])
     clock = [f"{common.printable(host)}: {_clock(seconds)}" for host, seconds in agent["clock_skew_seconds"].items()]
     read = f"; configuration read {words.relative(min(loaded_at - now, timedelta(0)))}" if loaded_at else ""

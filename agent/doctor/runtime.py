@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent import control, diagnosis, files, hookplan, lock, status, words
+from agent import control, diagnosis, hookplan, lock, status, words
 from agent.commands import asking, reality
+from agent.commands import known as telling
 from agent.doctor import surroundings
 from agent.doctor.findings import Topic
 from agent.errors import UnreachableError
@@ -56,11 +57,11 @@ class Known:
         return self.pid is not None or (self.agent is not None and self.agent.mode == "once")
 
 
-def known(directory: Path) -> Known:
+def known(directory: Path, now: datetime) -> Known:
     """Return what can be known of the agent that keeps a runtime directory."""
     pid, path = lock.holder(directory), directory / "status.json"
     try:
-        agent, profiles = status.parse(files.read_bytes(path, limit=status.LARGEST))
+        found = telling.of(directory, now)
     except (FileNotFoundError, NotADirectoryError):
         return Known(directory, pid, problem=f"no agent has left a status in {directory}")
     except OSError as error:
@@ -68,7 +69,7 @@ def known(directory: Path) -> Known:
         return Known(directory, pid, problem=f"{path} cannot be read: {error.strerror}", hidden=hidden)
     except ValueError:
         return Known(directory, pid, problem=f"{path} is not a status of this version's")
-    return Known(directory, pid, agent, {profile.name: profile for profile in profiles})
+    return Known(directory, found.pid, found.agent, {profile.name: profile for profile in found.profiles})
 
 
 def as_configured(found: Known, loaded: Config | None) -> Known:

@@ -1,4 +1,4 @@
-"""What a caller at the control socket may ask of the running agent: `reload`, `plan` and `refresh`.
+"""What a caller at the control socket may ask of the running agent: `reload`, `plan`, `refresh` and `status`.
 
 A request is a JSON object with ``op``, an answer one with ``ok``. No token ever passes here: whoever wants one reads
 the token file; what it is recognised by is its fingerprint.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TRIES = 3
 """How often an attempt is begun that a reload may interrupt."""
-OPS = ("reload", "plan", "refresh")
+OPS = ("reload", "plan", "refresh", "status")
 ERROR_KEYS = ("kind", "message", "hint", "code")
 
 
@@ -54,6 +54,9 @@ class Requests:
                     return {"ok": True, "lines": list((await self._supervisor.plan()).lines())}
                 case "refresh":
                     return await self._refresh(request)
+                case "status":
+                    board, now = self._services.board, self._services.clock.now()
+                    return {"ok": True, "status": status.to_file(board.agent, tuple(board.profiles.values()), now)}
         except ConfigurationError as error:
             answer = control.refusal(error.message, exit_code=error.exit_code)
             return {**answer, "problems": [str(problem) for problem in error.problems]}
