@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 VERSION = 1
 LARGEST = 8 << 20
 """Bytes; some fifteen thousand profiles, and what its parsing takes still fits beside an agent."""
-LONGEST_LIFE = timedelta(days=3651)
+LONGEST_LIFE = timedelta(days=31)
 """Of a token, a little more than is ever believed of one: a damaged year must not pass for a token without end."""
 _YEARS = range(1970, 9000)
 """Within them times can be reckoned with."""

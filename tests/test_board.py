@@ -54,11 +54,14 @@ class Desk:
         self.log = Recorder(self.clock)
         self.workers = Workers(1)
         loop.workers.append(self.workers)
-        settings = AgentSettings(runtime_dir=ground / "run", state_dir=ground / "state")
-        agent = status.AgentStatus("1.0", 1, START, "/etc/token-agent/config.toml")
-        log: Any = self.log  # it does what the board asks of a logger
-        self.board = Board(agent, settings, self.clock, log)
+        self.board = self.new_board(ground, "/etc/token-agent/config.toml")
         self.status_path, self.state_path = ground / "run" / "status.json", ground / "state" / "state.json"
+
+    def new_board(self, ground: Path, config: str) -> Board:
+        """Return the board of an agent with a configuration."""
+        settings = AgentSettings(runtime_dir=ground / "run", state_dir=ground / "state")
+        log: Any = self.log  # it does what the board asks of a logger
+        return Board(status.AgentStatus("1.0", 1, START, config), settings, self.clock, log)
 
     def names(self) -> list[str]:
         """The profiles in the file that `status` reads."""
@@ -233,6 +236,35 @@ def test_the_next_start_knows_the_records(ground: Path) -> None:
 
     run(ground, save, saving=False)
     run(ground, restore, saving=False)
+
+
+def test_agents_that_share_a_state_directory_leave_each_others_records_alone(ground: Path) -> None:
+    """Two boards of other configurations save in turn; each file holds what both have, as it was last."""
+
+    async def work(desk: Desk) -> None:
+        other = desk.new_board(ground, "/etc/other.toml")
+        await desk.board.restore(desk.workers)
+        await other.restore(desk.workers)
+        desk.board.remember("graph", RECORD)
+        assert await desk.board.save(desk.workers)
+        other.remember("mail", RECORD)
+        assert await other.save(desk.workers)
+        assert set(desk.restored()) == {"graph", "mail"}
+        later = replace(RECORD, token_sha256="f" * 64)
+        desk.board.remember("graph", later)
+        other.forget("mail")
+        other.remember("post", RECORD)
+        assert await other.save(desk.workers)
+        assert await desk.board.save(desk.workers)
+        assert set(desk.restored()) == {"graph", "post"}
+        assert desk.restored()["graph"].token_sha256 == later.token_sha256
+        assert desk.restored()["post"].config == "/etc/other.toml"
+        desk.board.forget("graph")
+        assert await desk.board.save(desk.workers)
+        assert await other.save(desk.workers)
+        assert set(desk.restored()) == {"post"}
+
+    run(ground, work, saving=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 9, "profiles": {}}', b"\xff" * 10])

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from agent import files, state, status
+from agent import state, status
+from agent.engine.records import Records
 from agent.errors import OutputError
 from agent.output import sink
 from agent.tally import Tally
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from agent.workers import Workers
 
 STATUS_ACCESS = sink.Access(mode=0o644)
-STATE_ACCESS = sink.Access(mode=0o600)
 UNUSABLE_HINT = "nothing has to be done: every token is acquired anew, and the file is written anew"
 SAVE_INTERVAL = timedelta(milliseconds=50)
 RETRY_INTERVAL = timedelta(seconds=10)
@@ -60,7 +60,7 @@ class Board:
         self.reserved = sink.Reserved()
         self.tally = Tally()
         self._status_path = settings.runtime_dir / "status.json"
-        self._state_path = settings.state_dir / "state.json"
+        self._kept = Records(settings.state_dir / "state.json", agent.config_path)
         self._clock, self._log = clock, log
         self._changed = anyio.Event()
         self.news = anyio.Event()
@@ -70,7 +70,7 @@ class Board:
     @property
     def files(self) -> tuple[Path, Path]:
         """The files that this keeps."""
-        return self._status_path, self._state_path
+        return self._status_path, self._kept.path
 
     def update(self, name: str, **changes: Any) -> None:
         """Change what is known of a profile."""
@@ -93,7 +93,7 @@ class Board:
     def own(self, name: str) -> state.Record | None:
         """Return what is remembered of a profile of this configuration: others may share the state directory."""
         record = self.records.get(name)
-        return record if record and record.config in ("", self.agent.config_path) else None
+        return record if record and self._kept.is_own(record) else None
 
     def prove(self, name: str, credential: str) -> None:
         """Keep which credential of a profile the provider took last, by its identity."""
@@ -131,13 +131,12 @@ class Board:
 
     async def restore(self, workers: Workers) -> None:
         """Read the records of the last run; without them every token is acquired anew, which is safe."""
-        read = partial(files.read_bytes, self._state_path, limit=state.LARGEST)
         try:
-            self.records = state.parse(await workers.disk(read, at=self._state_path.parent))
+            self.records = await workers.disk(self._kept.load, at=self._kept.path.parent)
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            self._log.warning("state.unusable", path=str(self._state_path), message=str(error), hint=UNUSABLE_HINT)
+            self._log.warning("state.unusable", path=str(self._kept.path), message=str(error), hint=UNUSABLE_HINT)
 
     async def keep_saved(self, workers: Workers) -> None:
         """Save whenever something changed; runs until cancelled."""
@@ -167,11 +166,8 @@ class Board:
             document = json.dumps(status.to_file(agent, profiles, self._clock.now()), indent=1).encode()
             sink.write(self._status_path, document, STATUS_ACCESS, durable=False)
 
-        def write_state() -> None:
-            sink.write(self._state_path, state.render(records), STATE_ACCESS)
-
         shown = await self._written(self._status_path, write_status, workers)
-        return await self._written(self._state_path, write_state, workers) and shown
+        return await self._written(self._kept.path, partial(self._kept.save, records), workers) and shown
 
     async def _written(self, path: Path, write: Callable[[], None], workers: Workers) -> bool:
         try:
