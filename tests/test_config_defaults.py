@@ -102,6 +102,16 @@ at = "x"
     ]
 
 
+def test_what_defaults_cannot_give_is_missing_in_the_profile(tmp_path: Path) -> None:
+    """A key that may not stand in [defaults] is named there as unknown, and in the profile as missing."""
+    text = (
+        f'[defaults]\nclient_id = "{CLIENT_ID}"\ntenant = "a.example"\ncertificate = "c.pem"\n'
+        '[[profile]]\nname = "p"\nscopes = "https://x.example/.default"\n'
+    )
+    found = {problem.key: problem.message for problem in refused(tmp_path, text)}
+    assert found == {"defaults.client_id": "there is no such key", 'profile "p": client_id': "is missing"}
+
+
 def test_a_wrong_short_form_is_told_in_the_profile(tmp_path: Path) -> None:
     """A profile's own certificate that is wrong is not blamed on the inherited one it replaces."""
     text = f"""\

@@ -37,7 +37,7 @@ def hunt(*arguments: object) -> tuple[int, bool, str]:
 def test_no_read_is_torn() -> None:
     """While everything rotates and is killed, readers find whole tokens in their order; nothing is left at the end."""
     reads, well, said = hunt("--directory", TMPFS, "--reads", 20_000, "--kills", 3, "--seed", 314)
-    assert said.startswith("tmpfs (/dev/shm)")
+    assert said.startswith("hunting in /dev/shm: at least 20,000 reads and 3 kills\ntmpfs (/dev/shm)")
     assert well, said
     assert reads >= 20_000
     assert re.search(r"killed [3-9] times", said)

@@ -95,7 +95,7 @@ class Draft:
             key = without_number(key)
         line, _ = self.source.lines.find(("profile", self.number, *key))
         inherited, found = self.main.lines.find(("defaults", *key))
-        if found > 1 + _own_parts(self.own, key):
+        if found > 1 + _own_parts(self.own, key) and str(key[0]) in ProfileKeys.model_fields:
             return Problem(
                 self.main.path, inherited, f"defaults.{dotted(key, self.keys)}", complaint.message, complaint.hint
             )

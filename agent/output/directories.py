@@ -62,7 +62,7 @@ def opened(
         name = path.name
         while (target := walk.link(name)) is not None:
             if not follow_symlink:
-                hint = "name the file itself, or set follow_symlink = true"
+                hint = "name or put a file itself there; follow_symlink = true has a token file's link followed"
                 raise OutputError(path, "it is a symbolic link", hint=hint)
             walk.to(target.parent)
             name = target.name

@@ -30,8 +30,9 @@ def main(arguments: Sequence[str]) -> int:
         description=tests.hunt.__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--reads", type=int, default=1_000_000, metavar="N", help="of token files, in each place")
-    parser.add_argument("--kills", type=int, default=50, metavar="N", help="of the agent, in each place; at least")
+    least = "in each place; it ends when both are reached"
+    parser.add_argument("--reads", type=int, default=1_000_000, metavar="N", help=f"of token files, {least}")
+    parser.add_argument("--kills", type=int, default=50, metavar="N", help=f"of the agent, {least}")
     parser.add_argument("--directory", type=Path, action="append", metavar="DIR", help="default: on tmpfs, and on disk")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="of the moments, not of what they meet")
     parser.add_argument(
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     order = Order(chosen.reads, chosen.kills, chosen.seed, chosen.writer)
     bad = False
     for place in chosen.directory or usual_places():
+        kills = f" and {order.kills:,} kills" * order.is_real
+        sys.stdout.write(f"hunting in {place}: at least {order.reads:,} reads{kills}\n")
+        sys.stdout.flush()
         result = hunt(place.resolve(), order)
         sys.stdout.write("\n".join(report.lines(result, order)) + "\n")
         sys.stdout.flush()
