@@ -1,4 +1,4 @@
-"""``token-agent status``: how fresh each profile is, from files alone, whether the agent runs or not."""
+"""``token-agent status``: how fresh each profile is, whether the agent runs or not."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ INTERVAL = 1.0
 def command(names: tuple[str, ...], config: Path | None, *, as_json: bool, watch: bool) -> int:
     """Show how fresh each profile is; exit 0 only if every profile shown is fresh.
 
-    Works from files, also when no agent runs, and says so. RUNWAY is how long the token on disk still serves if
-    nothing works from now on. Other exit codes: 75 not fresh yet or any more, 77 the provider refuses, 78 a
-    file is wrong, 69 the agent is gone.
+    Works from files, also when no agent runs, and says so; root and the agent's user are told by the running
+    agent itself. RUNWAY is how long the token on disk still serves if nothing works from now on. Other exit codes:
+    75 not fresh yet or any more, 77 the provider refuses, 78 a file is wrong, 69 the agent is gone.
     """
     path = common.config_path(config, os.environ)
     if not watch:

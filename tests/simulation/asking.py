@@ -31,6 +31,7 @@ class Asking:
         self._failed_at = [float("-inf")] * len(sites)
         self._site_not_before = [float("-inf")] * len(sites)
         self._site_free_until = [0.0] * len(sites)
+        self._site_rest = [0.0] * len(sites)
         self._leaving: dict[Identity, float] = {}
 
     def update(self) -> None:
@@ -43,12 +44,17 @@ class Asking:
             raise error
         self.machine.loop.failure = self.machine.loop.failure or error
 
-    def may_ask(self, case: Case) -> None:
-        """Something changed for a profile, or somebody asked: its rests are over."""
-        case.spares, case.hurried = case.spares + 1, False
+    def may_ask(self, case: Case, spares: int = 1) -> None:
+        """Something changed for a profile, or somebody asked: its rests are over, and it may ask so often."""
+        case.spares, case.hurried = case.spares + spares, False
         case.not_before.clear()
         until = self.time.true + NOTICED_WITHIN + (self.rescan if self.machine.notices.deaf else 0.0)
         case.free_until = self._site_free_until[case.plan.identity.site] = until
+
+    def added(self, case: Case) -> None:
+        """There is a new profile, for which the back-off of its provider holds, too."""
+        self.cases[case.plan.name] = case
+        case.rest = self._site_rest[case.plan.identity.site]
 
     def leaves(self, identity: Identity, until: float) -> None:
         """Nobody wants tokens for an identity any more, and the agent has to know from a time on."""
@@ -121,6 +127,7 @@ class Asking:
     def _note_site(self, answer: Answered) -> None:
         """Follow the back-off of a provider as a whole: full jitter between 1 s and 2, 4, 8 … 60 s."""
         site = answer.identity.site
+        self._site_rest[site] = answer.at + answer.rest if answer.outage else 0.0
         if not answer.outage:
             self._failing[site], self._site_not_before[site] = 0, float("-inf")
             return

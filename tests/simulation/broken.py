@@ -169,7 +169,7 @@ MACHINES = {
     "late": Broken(_late, "still has token"),
     "heedless": Broken(_heedless, "before the throttle was over"),
     "fatal": Broken(_fatal, "the agent ended by itself"),
-    "leak": Broken(_leak, "leave something behind: {'descriptor'"),
+    "leak": Broken(_leak, "descriptor"),
     "swap": Broken(_swap, "a token that is not its own"),
     "deaf": Broken(_deaf, "was not put right"),
     "put back": Broken(lambda play: _rewritten(play, "p0.token", _put_back), "'s file holds token"),

@@ -37,6 +37,8 @@ NOTICE = {
     "configuration": 13.0,
     "provider": 0.0,  # the rests it asked for are counted by themselves
 }
+TWINS = "twins"
+"""The directory of second token files."""
 EARLY = 0.02
 """Seconds by which rounding may let something come too early."""
 MIN_INTERVAL = 1.0
@@ -69,7 +71,10 @@ class Case:
         former_formats: formats the file may still have.
         contents: what was in the file before, and is in it now; ``written_at`` when that was written.
         digest: the SHA-256 (hex) of the token in it.
+        twin_newest: the highest number of a token that was in the second file, if there is one.
+        twin_number: that of the token in it now; ``twin_at`` when it changed.
         slip: by how much the agent may think its token younger, since the clock was set while no agent ran.
+        unseen: how far it was set back meanwhile since the last token.
         vague: for the same reason its times need not be right until the next token.
         put_off_at: when the agent last said that it tries a certificate later.
     """
@@ -98,9 +103,18 @@ class Case:
     contents: tuple[str, str] = ("", "")
     digest: str = ""
     written_at: float = 0.0
+    twin_newest: int = 0
+    twin_number: int = 0
+    twin_at: float = 0.0
     slip: float = 0.0
+    unseen: float = 0.0
     vague: bool = False
     put_off_at: float = float("-inf")
+
+    @property
+    def twin(self) -> Path:
+        """The second token file, where the plan has one."""
+        return self.path.parent / TWINS / self.path.name
 
     @property
     def sure(self) -> bool:
@@ -149,7 +163,8 @@ class Case:
             self.rest = max(self.rest, answer.at + answer.rest)
             return
         others = self.wallet.others_than(answer.mark)
-        if not others or answer.at - self.put_off_at < REJECTED * 1.1:
+        put_off = answer.at - self.put_off_at < REJECTED * 1.1 and not self.wallet.lies_on_disk(answer.mark)
+        if not others or put_off:
             self.rest = max(self.rest, answer.at + answer.rest)
         candidate = others or len(self.wallet.known) > 1 or self.wallet.is_candidate(answer.mark)
         self.not_before[answer.mark or "?"] = answer.at + (30.0 if candidate else 270.0)

@@ -179,12 +179,21 @@ def _disk(play: Play, event: Event) -> None:
     disks = {"run": [machine.run_disk], "state": [machine.state_disk]}.get(
         event.details["which"], [machine.run_disk, machine.state_disk]
     )
-    for disk in disks:
-        if event.details["how"] == "full":
-            disk.fill()
-        else:
-            disk.lock()
-        play.later(event.lasting, f"{disk.path.name} can be written again", disk.mend)
+
+    def fail() -> None:
+        for disk in disks:
+            if event.details["how"] == "full":
+                disk.fill()
+            else:
+                disk.lock()
+            play.later(event.lasting, f"{disk.path.name} can be written again", disk.mend)
+
+    if event.details["between"] and any(case.plan.twin for case in play.watchman.cases.values()):
+        play.after_a_first_file = fail
+        return
+    fail()
+    if event.details["how"] == "full" and (case := _case(play, event)) and event.details["who"] % 3 == 0:
+        play.later(min(20.0, event.lasting / 2), "", partial(play.files.tamper, case, "delete"))
 
 
 def _tamper(play: Play, event: Event) -> None:

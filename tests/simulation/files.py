@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tests.simulation import plans
-from tests.simulation.cases import NOTICE, Case
+from tests.simulation.cases import NOTICE, TWINS, Case
 from tests.simulation.plans import Plan, Wallet, mark
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Files:
         case = Case(
             plan, Wallet(self.new_pair()), self.directory / "run" / f"{plan.name}.token", self.now + self.notice
         )
-        self._play.watchman.cases[plan.name] = case
+        self._play.watchman.added(case)
         self.register(case)
         self.write_pair(case)
 
@@ -91,9 +91,10 @@ class Files:
         del self._play.watchman.cases[case.plan.name]
         self._play.watchman.leaves(case.plan.identity, self.now + self.notice)
         sure = self.now > self.edited_until and self.now > case.base and not case.former and case.token is not None
-        self.left[case.path] = (case.plan.on_removal == "delete") if sure else None
-        if case.plan.on_stop == "delete":
-            self._goes_with_stop[case.path] = self.now + self.notice
+        for path in (case.path, case.twin) if case.plan.twin else (case.path,):
+            self.left[path] = (case.plan.on_removal == "delete") if sure else None
+            if case.plan.on_stop == "delete":
+                self._goes_with_stop[path] = self.now + self.notice
 
     def change_profile(self, case: Case) -> None:
         """Change a key of a profile."""
@@ -107,7 +108,7 @@ class Files:
             case.former_formats.add(before.fmt)
             case.vague = case.vague or not self._play.machine.running  # it will not find its token in another format
         case.base = max(case.base, self.now + self.notice)
-        self._play.watchman.may_ask(case)
+        self._play.watchman.may_ask(case, int(case.plan.identity != before.identity))
 
     def break_configuration(self, how: str) -> None:
         """Leave a configuration that cannot be used; all in it that could be is another one than before."""
@@ -189,7 +190,8 @@ class Files:
 
     def leftovers(self) -> list[str]:
         """Return temporary files in the agent's directories."""
-        places = (self._play.machine.run_disk.path, self._play.machine.state_disk.path)
+        run, state = self._play.machine.run_disk.path, self._play.machine.state_disk.path
+        places = (run, run / TWINS, state)
         return [path.name for place in places for path in place.glob(".*.tmp")]
 
     # ---- what others do
@@ -224,6 +226,7 @@ class Files:
     def fail_hooks(self, *, fail: bool) -> None:
         """Let hooks fail, or not."""
         path = self.directory / "hook-fails"
+        self._play.watchman.hooks_changed_at = float("inf") if fail else self.now
         if fail:
             path.touch()
         else:

@@ -20,6 +20,7 @@ from agent.errors import AgentError
 from agent.hooks import SEARCH_PATH
 from agent.output import sink
 from tests.engine_helpers import assemble
+from tests.simulation.cases import TWINS
 from tests.simulation.clocks import MachineClock, Time
 from tests.simulation.disks import Disk
 from tests.simulation.notices import Notices
@@ -48,7 +49,7 @@ class Hooks:
     """Who is told of what happens on the machine."""
 
     before_jump: Callable[[float], None]
-    touched: Callable[[], None]
+    touched: Callable[[], object]
     log: Any
     transport: Callable[[Profile], Transport]
 
@@ -71,6 +72,7 @@ class Machine:
         self.notices = Notices()
         self.notices.install()
         self.run_disk = Disk(self.directory / "run", mounted=self.mounted)
+        (self.run_disk.path / TWINS).mkdir(mode=0o755)
         self.state_disk = Disk(self.directory / "state", mounted=self.mounted)
         self.slow_disk = 0.0
         self.services: Services

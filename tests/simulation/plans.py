@@ -39,15 +39,18 @@ class Plan:
     on_expiry: str = "keep"
     split: bool = False
     hook: bool = False
+    twin: bool = False
 
     def text(self, site: Site, directory: Path) -> str:
         certificate = f'{{ path = "{self.name}.crt", key = "{self.name}.key" }}' if self.split else f'"{self.name}.pem"'
         hook = 'on_refresh = { command = ["PROGRAM", "{path}"], min_interval = "5s" }\n' if self.hook else ""
         hook = hook.replace("PROGRAM", f"{directory}/bin/after")
+        paths = [f"{self.name}.token", *([f"twins/{self.name}.token"] if self.twin else [])]
+        token_files = ", ".join(f'{{ path = "{path}", format = "{self.fmt}" }}' for path in paths)
         return (
             f'[[profile]]\nname = "{self.name}"\nclient_id = "{self.identity.client_id}"\n'
             f'authority = "{site.handle.authority}"\nscopes = ["{self.identity.scope}/.default"]\n'
-            f'certificate = {certificate}\ntoken_file = {{ path = "{self.name}.token", format = "{self.fmt}" }}\n'
+            f"certificate = {certificate}\ntoken_file = [{token_files}]\n"
             f'refresh = {{ at = {self.at}, jitter = {self.jitter} }}\ntimeout = "{self.timeout}s"\n'
             f'on_removal = "{self.on_removal}"\non_stop = "{self.on_stop}"\non_expiry = "{self.on_expiry}"\n{hook}'
         )
@@ -68,6 +71,7 @@ def draw(random: Random, number: int, sites: int) -> Plan:
         on_expiry=random.choice(("keep", "keep", "delete")),
         split=random.random() < 0.4,
         hook=random.random() < 0.2,
+        twin=random.random() < 0.25,
     )
 
 
@@ -124,6 +128,10 @@ class Wallet:
     def unproven(self) -> bool:
         """Whether there is a certificate, on disk or loaded before, that the agent has not used yet."""
         return mark(self.pair) not in map(mark, self.known) or self.is_candidate(mark(self.pair))
+
+    def lies_on_disk(self, used: str | None) -> bool:
+        """Whether a certificate is that on disk, which is tried first."""
+        return mark(self.pair) == used
 
     def is_candidate(self, used: str | None) -> bool:
         """Whether another one was taken last, which the agent may remember over a restart."""

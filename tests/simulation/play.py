@@ -50,11 +50,14 @@ class Log:
 
     def __init__(self, trace: Trace, watchman: Watchman) -> None:
         self._trace, self._watchman = trace, watchman
+        self.undeleted: set[str] = set()
 
     def _record(self, level: str, event: str, fields: dict[str, Any]) -> None:
         told = " ".join(f"{name}={fields[name]}" for name in self._TOLD if fields.get(name) not in (None, []))
         self._trace.line(f"{level} {event} {fields.get('profile', '')} {told}".rstrip())
         self._trace.counts[event] += 1
+        if event == "token.undeleted":
+            self.undeleted.add(fields["profile"])
         self._watchman.logged(event, fields)
 
     def debug(self, event: str, **fields: Any) -> None:
@@ -81,10 +84,11 @@ class Play:
         self.ledger = Ledger()
         self.sites = [Site(number, self.time, timedelta(seconds=life)) for number, life in enumerate(scenario.sites)]
         self.watchman = Watchman(self.time, self.ledger, self.sites, self.trace.line)
+        self.log = Log(self.trace, self.watchman)
         hooks = Hooks(
             self.watchman.before_jump,
             self._touched,
-            Log(self.trace, self.watchman),
+            self.log,
             self._way,
         )
         chance = Random(f"agent {scenario.seed}")  # noqa: S311
@@ -96,6 +100,7 @@ class Play:
         self._order = itertools.count()
         self._kill_after: tuple[str, int] | None = None
         self.down_for, self.leftover = RESTART_AFTER, False
+        self.after_a_first_file: Callable[[], None] | None = None
         self.stopped = False
         self.way_type: type[Way] = Way
         self.profiles = scenario.profiles
@@ -120,7 +125,11 @@ class Play:
         self.watchman.answered(answer)
 
     def _touched(self) -> None:
-        self.watchman.touched()
+        if self.watchman.touched() and self.after_a_first_file:
+            fail, self.after_a_first_file = self.after_a_first_file, None
+            self.trace.line("EVENT between the writing of two files")
+            fail()
+            self.watchman.update()
         self._arm("disk")
 
     def _arm(self, what: str) -> None:
@@ -158,6 +167,9 @@ class Play:
     def later(self, seconds: float, what: str, happen: Callable[[], None]) -> None:
         """Let something happen in a while."""
         self.at(self.time.true + seconds, what, happen)
+        loop = self.machine.loop
+        if loop and loop.is_running():  # until something that was to come later
+            loop.call_later(seconds, loop.stop)
 
     def _next(self) -> None:
         """Let the next thing happen, or less if the process ends before."""
@@ -239,4 +251,4 @@ class Play:
         """Let nothing happen any more of what was to come, but a restart."""
         self._queue = [each for each in self._queue if each[3] == self.start]
         heapq.heapify(self._queue)
-        self._kill_after = None
+        self._kill_after = self.after_a_first_file = None

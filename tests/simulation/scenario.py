@@ -71,8 +71,8 @@ def draw(seed: int, days: float) -> Scenario:
         days=days,
         sites=sites,
         profiles=random.choices((1, 2, 3, 5), (5, 5, 2, 1))[0],
-        rescan=random.choice((600, 1800, 3600, 3600, 3600, 3600)),
-        deaf=random.random() < 0.1,
+        rescan=random.choice((900, 3600, 3600, 3600, 3600)),
+        deaf=random.random() < 0.08,
         slow_disk=random.choice((0.0, 0.0, 0.05, 1.0)),
         events=tuple(events),
     )
@@ -163,6 +163,7 @@ def _disk(random: Random) -> tuple[float, dict[str, Any]]:
     return _span(random, 12 * HOUR), {
         "which": which,
         "how": random.choice(("full", "read-only")),
+        "between": random.random() < 0.3,
     }
 
 

@@ -12,6 +12,7 @@ from tests.simulation.asking import NOTICED_WITHIN, Asking
 from tests.simulation.machine import BrokenError
 from tests.simulation.showing import Showing, look_at, read
 from tests.simulation.turns import INSTANT
+from tests.simulation.twins import Twins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,8 @@ QUIET_EVERY = 2400.0
 QUIET = 15.0
 """Seconds after which status and records have been saved, also when the disk was full before."""
 PUBLISHED_WITHIN = 8.0
+HOOK_WITHIN = 600.0
+"""Seconds after hooks failed, or began to fail."""
 MODE = 0o600
 REPAIRED_WITHIN = 13.0
 """Seconds: the watch or the rescan, and the longest pause in a fight over a file."""
@@ -38,13 +41,15 @@ class Watchman(Asking):
     def __init__(self, time: Time, ledger: Ledger, sites: list[Site], tell: Callable[[str], None]) -> None:
         super().__init__(time, ledger, sites, tell)
         self._seen: dict[str, tuple[int, ...] | None] = {}
+        self._twins = Twins(ledger, self.broken)
         self._showing = Showing(time)
         self._changed_at = self._compare_at = self._looked_at = 0.0
         self._disk_fault_at = self._disturbed_at = float("-inf")
         self._faulty = False
         self._steps: list[tuple[float, float]] = []
         self._started_at = self._ended_at = 0.0
-        self.settling_until = 0.0
+        self._doubted = 0
+        self.settling_until = self.hooks_changed_at = 0.0
         self.refused = False  # a configuration that cannot be used lies on disk: nothing else is loaded either
 
     # ---- what stands in the way
@@ -115,18 +120,19 @@ class Watchman(Asking):
 
     def _doubt(self) -> None:
         """A clock that was set while no agent ran: nobody can tell by how much, while all times are in the past."""
-        since = [step for at, step in self._steps if at > self._ended_at - 33]
-        slip = sum(max(0.0, -step) for step in since)
-        for case in self.cases.values() if since else ():
-            case.vague = True
-            aged = case.token is None or self.time.true - case.token.at > slip
-            case.slip = max(case.slip, slip if aged else 0.0)
+        since = [step for at, step in self._steps[self._doubted :] if at > self._ended_at - 33]
+        self._doubted = len(self._steps)
+        for case in self.cases.values():
+            case.unseen += sum(max(0.0, -step) for step in since)
+            case.vague = case.vague or bool(since)
+            aged = case.token is None or self.time.true - case.token.at > case.unseen
+            case.slip = max(case.slip, case.unseen if aged else 0.0)  # else it comes from the future
 
     def logged(self, event: str, fields: dict[str, Any]) -> None:
         """Hear of what the agent says."""
         self.happened()
         if event == "agent.started" and not self.machine.run_disk.fault and not self.machine.state_disk.fault:
-            left = [path.name for path in self.machine.run_disk.path.glob(".*.tmp")]
+            left = [path.name for path in self.machine.run_disk.path.rglob(".*.tmp")]
             if left:
                 self.broken(f"temporary files are left after a start: {left}")
         if event == "certificate.rejected" and (case := self.cases.get(fields["profile"])):
@@ -140,9 +146,9 @@ class Watchman(Asking):
 
     # ---- files
 
-    def touched(self) -> None:
-        """Look at all token files that are not as they were."""
-        deleted = self.machine.notices.deleted()
+    def touched(self) -> bool:
+        """Look at all token files that are not as they were; return whether one has changed that has a second."""
+        deleted, first = self.machine.notices.deleted(), False
         for case in self.cases.values():
             look, before = look_at(case.path), self._seen.get(case.plan.name)
             if before != look or case.plan.name not in self._seen:
@@ -153,6 +159,10 @@ class Watchman(Asking):
                 if look and before and case.touched is None and str(case.path) in deleted:
                     self.broken(f"{case.plan.name}'s file was away for a moment")
                 self.look(case)
+                first |= case.plan.twin and look is not None and case.touched is None
+            if case.plan.twin and self._twins.look(case, self.time.true):
+                self.happened()
+        return first
 
     def look(self, case: Case, *, by_agent: bool = True) -> None:
         """Judge what a token file holds."""
@@ -191,7 +201,7 @@ class Watchman(Asking):
             self.broken(f"{name}'s file can be read by others")
         if token is not case.best:
             case.contents = (case.contents[-1], content)
-            case.slip, case.vague = 0.0, False
+            case.slip, case.unseen, case.vague = 0.0, 0.0, False
         case.token = case.best = token
         case.newest, case.absent = token.number, self.machine.stopping and case.plan.on_stop == "delete"
         case.written_at = self.time.true
@@ -234,6 +244,8 @@ class Watchman(Asking):
         if then < self._looked_at + INSTANT:
             return
         self._looked_at = then
+        if self.machine.ready:
+            self._showing.watch(self.machine)
         for case in self.cases.values():
             if case.blocked:
                 continue
@@ -241,6 +253,8 @@ class Watchman(Asking):
                 self._late(case, then)
             if case.acquired and case.base < case.acquired[1] and self._unpublished(*case.acquired, case, then):
                 raise BrokenError(f"{case.plan.name} acquired {case.acquired[0].number}, and it is not on disk")
+            if case.plan.twin and self._twins.disagree(case, then):
+                raise BrokenError(f"{case.plan.name}'s second file does not hold token {case.newest}")
             if case.touched is not None and self._unrepaired(case, then):
                 raise BrokenError(f"{case.plan.name}'s file was not put right for {then - case.touched:.0f} s")
         if then >= self._compare_at:
@@ -273,3 +287,12 @@ class Watchman(Asking):
         self._compare_at = now + QUIET_EVERY
         unseen = REPAIRED_WITHIN + (self.rescan if self.machine.notices.deaf else 0.0)
         self._showing.compare(self.machine, self.cases, since=max(self._started_at, self._disturbed_at), unseen=unseen)
+        if now > self.hooks_changed_at + HOOK_WITHIN:
+            self._hooks_told()
+
+    def _hooks_told(self) -> None:
+        """See that every hook has seen the newest token."""
+        for name, case in self.cases.items():
+            told = self.machine.directory / f"told-{name}"
+            if case.plan.hook and case.sure and read(told) != read(case.path):
+                raise BrokenError(f"{name}'s hook was not told of the newest token")
