@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,7 @@ def identity(profile: Profile) -> str:
 
 def record_of(profile: Profile, token: AccessToken) -> Record:
     """Return what to remember of a token that was published for a profile."""
+    paths, followed = _places(profile)
     return Record(
         identity=identity(profile),
         token_sha256=token_hash(token.secret),
@@ -88,10 +89,30 @@ def record_of(profile: Profile, token: AccessToken) -> Record:
         acquired_at=token.acquired_at,
         expires_at=token.expires_at,
         refresh_in=token.refresh_in,
-        paths=tuple(str(file.path) for file in profile.token_file),
+        paths=paths,
         on_removal=profile.on_removal,
-        followed=tuple(str(file.path) for file in profile.token_file if file.follow_symlink),
+        followed=followed,
     )
+
+
+def planned(profile: Profile, record: Record | None, now: datetime) -> Record | None:
+    """Return what to remember of a profile before its files are written; None if its paths are known already.
+
+    Of a profile that has no token yet this is a record that no token fits.
+    """
+    paths, followed = _places(profile)
+    if record is None:
+        return Record(identity(profile), "", "", now, now, None, paths, profile.on_removal, followed)
+    if set(paths) <= set(record.paths):
+        return None
+    every = dict.fromkeys((*record.paths, *paths))
+    return replace(record, paths=tuple(every), followed=tuple(dict.fromkeys((*record.followed, *followed))))
+
+
+def _places(profile: Profile) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the paths of a profile's token files, and those of them that are written through a symbolic link."""
+    files = profile.token_file
+    return tuple(str(file.path) for file in files), tuple(str(file.path) for file in files if file.follow_symlink)
 
 
 def render(records: Mapping[str, Record]) -> bytes:

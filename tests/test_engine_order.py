@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+import pytest
 
+from agent.emulator.journal import Journal
 from tests import virtual
 from tests.engine_helpers import World
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from agent.emulator.journal import Entry
 
 MINUTE = 60.0
 TWO_FILES = 'token_file = ["first.token", "other/second.token"]'
@@ -111,5 +115,40 @@ def test_a_file_that_could_be_written_keeps_what_it_has(tmp_path: Path) -> None:
             await anyio.sleep(2 * MINUTE)
             assert texts(world) == [new, new]
             assert world.state()["state"] == "fresh"
+
+    virtual.run(main)
+
+
+class Witness(Journal):
+    """Keeps what was saved when the provider was asked first."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path, self.saved = path, b""
+
+    def record(self, entry: Entry) -> None:
+        self.saved = self.saved or self._path.read_bytes()
+        super().record(entry)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_kill_right_after_a_first_token_leaves_nothing_behind(tmp_path: Path, *, moved: bool) -> None:
+    """Where a token is about to be written is saved before it is: of a profile that goes later, nothing stays."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        remembered, first = tmp_path / "state" / "state.json", tmp_path / "run" / "one.token"
+        if moved:  # to a path of which nothing was known until now
+            world.configure("one", "two")
+            await world.once()
+            first = tmp_path / "run" / "elsewhere.token"
+        world.configure("one", "two", one=f'token_file = "{first}"')
+        world.provider.provider.journal = witness = Witness(remembered)
+        await world.once(force=True)
+        assert first.exists()
+        remembered.write_bytes(witness.saved)  # as if it had been killed before it could save anything more
+        world.configure("two")
+        await world.once()
+        assert sorted(path.name for path in (tmp_path / "run").glob("*.token")) == ["two.token"]
 
     virtual.run(main)

@@ -172,3 +172,15 @@ def test_no_wish_and_a_wish_for_at_once_are_different() -> None:
     assert state.parse(state.render({"x": record}))["x"].refresh_in == timedelta(0)
     record = replace(record, refresh_in=None)
     assert state.parse(state.render({"x": record}))["x"].refresh_in is None
+
+
+def test_what_is_planned() -> None:
+    """Before the first token the paths are known, and no token fits; later only paths that are new are added."""
+    planned = state.planned(PROFILE, None, TOKEN.acquired_at)
+    assert planned
+    assert (planned.paths, planned.on_removal) == (state.record_of(PROFILE, TOKEN).paths, PROFILE.on_removal)
+    assert planned.restore(TOKEN.secret) is None
+    record = state.record_of(PROFILE, TOKEN)
+    assert state.planned(PROFILE, record, TOKEN.acquired_at) is None
+    elsewhere = replace(record, paths=("/srv/old",))
+    assert state.planned(PROFILE, elsewhere, TOKEN.acquired_at) == replace(record, paths=("/srv/old", *record.paths))

@@ -160,14 +160,18 @@ class Board:
 
         A full, read-only or hanging disk costs the copy, never the tokens; said once.
         """
-        agent, profiles, records = self.agent, tuple(self.profiles.values()), dict(self.records)
+        agent, profiles = self.agent, tuple(self.profiles.values())
 
         def write_status() -> None:
             document = json.dumps(status.to_file(agent, profiles, self._clock.now()), indent=1).encode()
             sink.write(self._status_path, document, STATUS_ACCESS, durable=False)
 
         shown = await self._written(self._status_path, write_status, workers)
-        return await self._written(self._kept.path, partial(self._kept.save, records), workers) and shown
+        return await self.save_records(workers) and shown
+
+    async def save_records(self, workers: Workers) -> bool:
+        """Write what the next start needs, and return whether it is written."""
+        return await self._written(self._kept.path, partial(self._kept.save, dict(self.records)), workers)
 
     async def _written(self, path: Path, write: Callable[[], None], workers: Workers) -> bool:
         try:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent import state
 from agent.engine import jobs, publishing, reach, reserving, timekeeping
 from agent.network.discovery import host
 from agent.output import sink
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 async def prepare(config: Config, services: Services) -> None:
     """Deal with what happened while no agent ran: leftovers of a crash, profiles that were removed."""
     board = services.board
-    await claim(config, services)
+    await _claim(config, services)
     await board.restore(services.workers)
     owners = [file.owner for profile in config.profiles for file in profile.token_file if file.owner]
     ours = [name for name in board.records if board.own(name)]
@@ -30,10 +31,27 @@ async def prepare(config: Config, services: Services) -> None:
     )
     for name in sorted(set(ours) - {profile.name for profile in config.profiles}):
         await clean_up(name, services)
+    await _announce(config, services)
 
 
 async def claim(config: Config, services: Services) -> None:
     """Say what is configured: which profiles count, which paths are theirs, and which places are somebody's."""
+    await _claim(config, services)
+    await _announce(config, services)
+
+
+async def _announce(config: Config, services: Services) -> None:
+    """Save where token files are about to be written: after a kill right then, the next start knows of them."""
+    board, now, news = services.board, services.clock.now(), False
+    for profile in config.profiles:
+        if record := state.planned(profile, board.own(profile.name), now):
+            board.remember(profile.name, record)
+            news = True
+    if news:
+        await board.save_records(services.workers)
+
+
+async def _claim(config: Config, services: Services) -> None:
     board = services.board
     board.tally.arrange((profile.name for profile in config.profiles), map(host, config.profiles))
     timekeeping.forget(services)
