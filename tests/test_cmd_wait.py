@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent import lock
+from agent import lock, tokens
 from agent.status import AgentStatus, LastError, ProfileStatus, TokenFileStatus, to_file
 from tests.process_helpers import COMMAND, PATIENCE, environment, run, scene, start, write_config
 from tests.test_cli import HEAVY, imported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
@@ -55,7 +56,8 @@ def profile(config: Path, name: str = "graph", left: timedelta = 50 * MINUTE, **
         name,
         acquired_at=now - 10 * MINUTE,
         expires_at=now + left,
-        token_files=(TokenFileStatus(str(path), "raw", now - 10 * MINUTE),),
+        token_sha256=tokens.fingerprint("secret"),
+        token_files=(TokenFileStatus(str(path), "raw", now),),
     )
     return dataclasses.replace(usual, **values)
 
@@ -115,9 +117,40 @@ def test_missing_file(config: Path) -> None:
     done = wait(config, "--timeout", "0")
     assert done.returncode == 69
     assert "graph: fresh, " in done.stderr
-    assert f"{missing.path} is missing" in done.stderr
-    Path(missing.path).touch()
+    assert f"{missing.path}: the token file is missing" in done.stderr
+    Path(missing.path).write_text('{"access_token": "secret", "token_type": "Bearer", "expires_on": 1}\n')
     assert wait(config, "--timeout", "0").returncode == 0
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _other(path: Path) -> None:
+    path.write_text("another")
+
+
+def _directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+
+
+@pytest.mark.parametrize("harm", [_empty, _other, _directory, _link])
+def test_harmed_file(config: Path, harm: Callable[[Path], None]) -> None:
+    """What does not hold the token is waited for, with an agent that may put it right and without one."""
+    known = profile(config)
+    publish(config, known)
+    harm(Path(known.token_files[0].path))
+    for code in (69, 75):
+        with lock.hold(config.parent / "run") if code == 75 else contextlib.nullcontext():
+            done = wait(config, "--timeout", "0")
+        assert done.returncode == code
+        assert f"{known.token_files[0].path}: the token file was altered" in done.stderr
 
 
 def test_in_vain(config: Path) -> None:

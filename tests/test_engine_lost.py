@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import anyio
@@ -126,7 +126,7 @@ def story(
     """Let an agent run in virtual time until its token is on disk, then act on it."""
 
     async def main(loop: virtual.VirtualLoop) -> None:
-        world = World(loop, tmp_path)
+        world = World(loop, tmp_path, start=datetime.now(UTC))  # as the files are
         world.configure(each=keys, **agent)
         for name in ("out", "more"):
             (tmp_path / "run" / name).mkdir(parents=True)

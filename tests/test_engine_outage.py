@@ -88,6 +88,36 @@ def test_on_expiry_delete(tmp_path: Path) -> None:
     virtual.run(main)
 
 
+def test_on_expiry_spares_a_file_that_has_the_new_token(tmp_path: Path) -> None:
+    """Where only one of two files could be written, the end of the old token deletes none that has the new one."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure(app='on_expiry = "delete"\ntoken_file = ["app.token", "second.token"]')
+        second = tmp_path / "run" / "second.token"
+        async with world.running() as supervisor:
+            await anyio.sleep(29 * MINUTE)
+            old = world.token()
+            second.unlink()
+            second.mkdir()  # which no file can be written over
+            world.provider.settings(token_lifetime="2h")
+            await supervisor.refresh(["app"])
+            await anyio.sleep(30 * MINUTE)
+            new = world.token()
+            assert new
+            assert new != old
+            for _ in range(120):
+                await anyio.sleep(1)
+                assert world.token() == new
+            assert world.log.named("token.expired")
+            second.rmdir()
+            await anyio.sleep(MINUTE)
+            assert second.read_text() == world.token() == new
+        assert len(world.requests()) == 2
+
+    virtual.run(main)
+
+
 @pytest.mark.parametrize("kind", ["throttle", "throttle_text"])
 def test_retry_after_is_honoured(tmp_path: Path, kind: str) -> None:
     """A 429 with Retry-After of five minutes, in JSON or in Entra's plain text, is not asked again before."""

@@ -8,18 +8,18 @@ from __future__ import annotations
 import functools
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from agent import files, lock, status, words
-from agent.commands import asking, common
+from agent.commands import asking, common, reality
 from agent.config.values import parse_duration
 from agent.errors import ConfigurationError, OutputError, TransientError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from agent.commands.common import F
     from agent.status import ProfileStatus
@@ -147,22 +147,11 @@ def lacking(profile: ProfileStatus, asked: timedelta | None, now: datetime) -> s
         return f"expired {words.relative(left)}"
     if left < needed(profile, asked):
         return f"good for {words.duration(left)} only, and {words.duration(needed(profile, asked))} are asked for"
-    missing = [file.path for file in profile.token_files if not _exists(Path(file.path))]
-    if missing:
-        return f"{', '.join(missing)} is missing"
-    wrong = [file.path for file in profile.token_files if file.written_at is None]
-    return f"the token is not in {', '.join(wrong)}" if wrong else ""
-
-
-def _exists(path: Path) -> bool:
-    """Tell whether a file is there, or hidden from us in a directory we may not enter; the agent wrote it."""
-    try:
-        path.stat()
-    except PermissionError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return True
+    # Without any grace: of a token that is newer than what is known of it, more is known in a moment.
+    for path, wrong in reality.differences(profile, now, running=False):
+        return f"{path}: {wrong}"
+    unwritten = [file.path for file in profile.token_files if file.written_at is None]
+    return f"the token is not in {', '.join(unwritten)}" if unwritten else ""
 
 
 def wait(

@@ -217,10 +217,15 @@ async def recall(profile: Profile, services: Services) -> tuple[AccessToken | No
     return found, others, record.proven
 
 
-async def delete_all(profile: Profile, services: Services) -> None:
-    """Delete the token files of a profile."""
+async def delete_all(profile: Profile, services: Services, *, newer: AccessToken | None = None) -> None:
+    """Delete the token files of a profile, but those that have a newer token already."""
+    kept = set[Path]()
+    if newer:
+        found = await _each(profile, partial(_holds, profile, [newer]), lambda _file, _error: None, services)
+        kept = {file.path for file, holds in found if holds}
     followed = [str(file.path) for file in profile.token_file if file.follow_symlink]
-    await delete([file.path for file in profile.token_file], profile.name, services, followed)
+    over = [file.path for file in profile.token_file if file.path not in kept]
+    await delete(over, profile.name, services, followed)
 
 
 async def delete(paths: Iterable[Path], profile: str, services: Services, followed: Collection[str]) -> None:

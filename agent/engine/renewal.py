@@ -180,7 +180,7 @@ class Keeper:
         self._services.log.error("token.expired", profile=self._profile.name)
         if self._profile.on_expiry == "delete":
             async with self._writing:
-                await publishing.delete_all(self._profile, self._services)
+                await publishing.delete_all(self._profile, self._services, newer=self.progress.unpublished)
 
     def make_due(self) -> None:
         """Let the next step be now, and with what was refused before: somebody may just have registered it."""
