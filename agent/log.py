@@ -18,7 +18,7 @@ import textwrap
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from agent import journal, redaction
+from agent import journal, messages, redaction
 
 # structlog takes rich along where it finds it, for tracebacks on a console that are not printed here: 3 MB and 0.1 s
 # of every agent's start. As long as this import lasts there is none.
@@ -242,21 +242,15 @@ def _printable(text: str) -> str:
 
 
 class _StandardError:
-    """Writes lines to descriptor 2, one system call each, so that lines of several threads do not mix."""
+    """Writes lines to standard error."""
 
     def __init__(self, *_names: object) -> None:
         pass
 
     def msg(self, line: str) -> None:
-        """Write a line, or lose it: a closed pipe or a full disk is no reason to stop renewing tokens."""
-        if sys.stderr is None:  # closed before we began: by now the descriptor may be any file's
-            return
-        data = f"{line}\n".encode(errors="backslashreplace")
-        try:
-            while data:
-                data = data[os.write(2, data) :]
-        except OSError:
-            pass
+        """Write a line, or lose it."""
+        if sys.stderr is not None:  # closed before we began: by now the descriptor may be any file's
+            messages.STANDARD_ERROR.write(f"{line}\n".encode(errors="backslashreplace"))
 
     debug = info = warning = error = critical = msg
 

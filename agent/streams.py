@@ -12,6 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from agent import messages
 from agent.errors import AgentError
 
 if TYPE_CHECKING:
@@ -40,10 +41,8 @@ class _Messages(io.FileIO):
     """Standard error that never fails: a message has no outcome of its own."""
 
     def write(self, data: Buffer) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
+        messages.STANDARD_ERROR.write(bytes(data))
+        return memoryview(data).nbytes
 
 
 def prepare() -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import subprocess
+import termios
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process_helpers import COMMAND, PATIENCE, environment, scene
+from agent import messages
+from tests.process_helpers import COMMAND, PATIENCE, environment, scene, start
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager as ContextManager
     from pathlib import Path
 
 
@@ -61,3 +69,58 @@ def test_closed_input() -> None:
     done = shell("<&-", "show", "-")
     assert (done.returncode, done.stdout) == (78, "")
     assert "an empty file?" in done.stderr
+
+
+@contextlib.contextmanager
+def stuck_pipe() -> Iterator[int]:
+    """A pipe that is full, and that nobody reads."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(1 << 12))
+    os.set_blocking(writing, True)  # as those who inherit it know it
+    yield writing
+    os.close(writing)
+    os.close(reading)
+
+
+@contextlib.contextmanager
+def stopped_terminal() -> Iterator[int]:
+    """A terminal on which somebody has pressed Ctrl-S."""
+    master, terminal = pty.openpty()
+    termios.tcflow(terminal, termios.TCOOFF)
+    yield terminal
+    os.close(terminal)
+    os.close(master)
+
+
+@pytest.mark.parametrize("stuck", [stuck_pipe, stopped_terminal])
+def test_a_log_that_nobody_takes(tmp_path: Path, stuck: Callable[[], ContextManager[int]]) -> None:
+    """A service renews its tokens, and ends when it is told to, though nobody takes what it says."""
+    with (
+        scene(tmp_path, token_lifetime=timedelta(seconds=4)) as stage,
+        stuck() as descriptor,
+        start("run", "--config", stage.config(), stderr=descriptor) as agent,
+    ):
+        stage.wait_for_requests(3)
+        assert agent.stop() == 0
+
+
+def test_a_log_that_somebody_takes_later(tmp_path: Path) -> None:
+    """What is written after the reader went on begins with a line of its own."""
+    reading, writing = os.pipe()
+    lines = messages.Lines(writing)
+    lines.patience = 0.0
+    long = b"x" * 10_000 + b"\n"
+    for _ in range(20):
+        lines.write(long)
+    os.set_blocking(reading, False)
+    taken = os.read(reading, 1 << 20)
+    lines.write(b"later\n")
+    taken += os.read(reading, 1 << 20)
+    assert taken.endswith(b"\nlater\n")
+    assert {len(line) for line in taken.splitlines()[:-2]} == {10_000}
+    os.close(reading)
+    lines.write(b"to nobody\n")
+    os.close(writing)

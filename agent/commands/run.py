@@ -35,8 +35,9 @@ def command(config: Path | None) -> int:
     """
     import os
 
-    from agent import systemd
+    from agent import messages, systemd
 
+    messages.STANDARD_ERROR.patience = messages.PATIENCE
     manager = systemd.Manager.of(os.environ)
     with telling_failure(manager):
         run(config, manager)
