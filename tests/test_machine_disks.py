@@ -19,7 +19,7 @@ from tests.machine_helpers import (
     tmpfs,
     use_up_inodes,
 )
-from tests.process_helpers import Running, Scene, run, scene, start
+from tests.process_helpers import COMMAND, Running, Scene, run, scene, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,3 +114,36 @@ def test_a_state_that_cannot_be_used_is_said_and_written_anew(stage: Scene, cont
         agent.wait_for("token.written")
         assert agent.stop() == 0
     assert "graph" in json.loads(state.read_bytes())["profiles"]
+
+
+@needs_root
+def test_what_passes_does_not_end_a_service_for_good(stage: Scene) -> None:
+    """A start without space, or on a disk that became read-only, is tried again (75); one that never can be is not."""
+    with tmpfs(stage.directory / "run", "size=64k") as mounted:
+        config = stage.config()
+        filler = fill(mounted)
+        done = run("run", "--config", config)
+        assert (done.returncode, done.stderr.count("\n")) == (75, 2)
+        assert NO_SPACE in done.stderr
+        assert "hint: free space" in done.stderr
+        filler.unlink()
+        (mounted / "lock").unlink()
+        remount(mounted, "ro")
+        assert run("run", "--config", config).returncode == 78  # it never was another way
+        remount(mounted, "rw")
+        with running(config):
+            pass
+        remount(mounted, "ro")
+        done = run("run", "--config", config)
+        assert (done.returncode, "hint: " in done.stderr) == (75, True)
+        remount(mounted, "rw")
+        with running(config):
+            pass
+
+
+def test_too_few_files_do_not_end_a_service_for_good(stage: Scene) -> None:
+    """An agent that may not even open its lock says so, and is tried again."""
+    with start("run", "--config", stage.config(), command=("prlimit", "--nofile=6", *COMMAND)) as agent:
+        assert agent.wait() == 75
+        assert "raise LimitNOFILE=" in agent.stderr
+        assert "Traceback" not in agent.stderr

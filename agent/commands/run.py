@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.config.model import Config
+    from agent.errors import AgentError
     from agent.systemd import Manager
+
+PASSING = {
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ENOTCONN,
+}  # fmt: skip
+"""Troubles of the machine, not of the configuration; with 78 systemd would never try again (see the unit)."""
 
 
 @click.command(
@@ -31,7 +38,8 @@ def command(config: Path | None) -> int:
     """Keep every profile's token file fresh until SIGTERM or SIGINT; SIGHUP reloads.
 
     Outages and refusals never end it: it retries. It exits with 78 only when the configuration cannot be used
-    at start, and with 75 when another agent already keeps the same runtime directory.
+    at start, and with 75 when another agent already keeps the same runtime directory, or the machine has no space,
+    no files or no memory left to begin with.
     """
     import os
 
@@ -81,19 +89,41 @@ def run(config: Path | None, manager: Manager) -> None:
 @contextlib.contextmanager
 def telling_failure(manager: Manager) -> Iterator[None]:
     """Tell the manager why the agent cannot start, so that ``systemctl status`` shows it."""
-    import errno
-
     from agent import systemd
     from agent.errors import AgentError, ConfigurationError
 
     try:
         yield
-    except AgentError as error:
-        cause = error.__cause__
+    except AgentError as caught:
+        error, cause = passing(caught), caught.__cause__
         number = cause.errno if isinstance(cause, OSError) else errno.EINVAL if error.exit_code == 78 else None  # noqa: PLR2004 - sysexits.h
         text = str(error.problems[0]) if isinstance(error, ConfigurationError) and error.problems else error.message
         manager.tell(*systemd.failure(text, error.exit_code, number))
-        raise
+        if error is caught:
+            raise
+        raise error from caught
+
+
+def passing(error: AgentError) -> AgentError:
+    """Return an error as it is to end the agent: what the machine lacks can come back, so systemd tries again.
+
+    A file system that is read-only is so by configuration, unless the agent has written there before.
+    """
+    from agent.errors import ConfigurationError, OutputError, TransientError
+    from agent.output import sink
+
+    cause = error.__cause__
+    if isinstance(error, ConfigurationError) and error.problems:
+        path = error.problems[0].file
+    elif isinstance(error, OutputError):
+        path = error.path
+    else:
+        return error
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number not in PASSING and not (number == errno.EROFS and path.exists()):
+        return error
+    told = sink.explained(path, cast("OSError", cause))
+    return TransientError(told.message, hint=told.hint)
 
 
 def leave_now() -> None:

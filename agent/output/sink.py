@@ -275,11 +275,16 @@ def _translated(path: Path) -> Iterator[None]:
     except NotGrantedError as error:
         raise OutputError(path, str(error), hint=error.hint) from error
     except OSError as error:
-        reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
-        directory, step = path.parent, Path(error.filename if isinstance(error.filename, str) else "")
-        if step.is_absolute() and error.errno == errno.ENOENT:  # on the way there
-            reason, hint = _NO_DIRECTORY
-            if not path.parent.is_relative_to(step):  # behind a link
-                reason, directory = "the directory {directory} does not exist", step
-        names = {"directory": directory, "path": path, "strerror": error.strerror, "user": users.own_name()}
-        raise OutputError(path, reason.format(**names), hint=hint.format(**names)) from error
+        raise explained(path, error) from error
+
+
+def explained(path: Path, error: OSError) -> OutputError:
+    """Return what keeps a file from being written, in an operator's words, and what mends it."""
+    reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
+    directory, step = path.parent, Path(error.filename if isinstance(error.filename, str) else "")
+    if step.is_absolute() and error.errno == errno.ENOENT:  # on the way there
+        reason, hint = _NO_DIRECTORY
+        if not path.parent.is_relative_to(step):  # behind a link
+            reason, directory = "the directory {directory} does not exist", step
+    names = {"directory": directory, "path": path, "strerror": error.strerror, "user": users.own_name()}
+    return OutputError(path, reason.format(**names), hint=hint.format(**names))
