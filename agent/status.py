@@ -125,14 +125,14 @@ def state_of(profile: ProfileStatus, now: datetime, *, kept: bool) -> schedule.S
 
 
 def document(
-    agent: AgentStatus, profiles: tuple[ProfileStatus, ...], now: datetime, *, running: bool
+    agent: AgentStatus, profiles: tuple[ProfileStatus, ...], now: datetime, *, running: bool, idle: bool = False
 ) -> dict[str, Any]:
     """Return the contract's JSON document.
 
     After `once` nothing runs by design, so its tokens are judged by their times alone; after a service that is
-    gone, a token that is still good is ``stopped``: nobody will renew it.
+    gone, or is there and ``idle``, a token that is still good is ``stopped``: nobody will renew it.
     """
-    kept = running or agent.mode == "once"
+    kept = not idle and (running or agent.mode == "once")
     return {
         "agent": {
             "version": agent.version,

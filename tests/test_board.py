@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -263,6 +264,42 @@ def test_agents_that_share_a_state_directory_leave_each_others_records_alone(gro
         assert await desk.board.save(desk.workers)
         assert await other.save(desk.workers)
         assert set(desk.restored()) == {"post"}
+
+    run(ground, work, saving=False)
+
+
+def test_records_that_could_not_be_read_are_not_written_over(ground: Path) -> None:
+    """What a start cannot read, of gone profiles too, is there for the next one; what came since is there as well."""
+
+    async def work(desk: Desk) -> None:
+        before = state.render({"gone": kept(desk), "graph": kept(desk)})
+        os.mkfifo(desk.state_path)  # nobody can read it, not even root
+        await desk.board.restore(desk.workers)
+        (event,) = desk.log.named("state.unusable")
+        assert "not written over" in event["hint"]
+        newer = replace(kept(desk), token_sha256="f" * 64)
+        desk.board.remember("graph", newer)
+        assert not await desk.board.save(desk.workers)
+        desk.state_path.unlink()
+        desk.state_path.write_bytes(before)
+        for _ in range(2):
+            assert await desk.board.save(desk.workers)
+            assert desk.restored() == {"gone": kept(desk), "graph": newer}
+
+    run(ground, work, saving=False)
+
+
+def test_more_records_than_can_be_read_are_not_written(ground: Path) -> None:
+    """That a next start would know nothing is said when it happens, not then."""
+
+    async def work(desk: Desk) -> None:
+        desk.board.remember("graph", RECORD)
+        assert await desk.board.save(desk.workers)
+        paths = tuple(f"/{number:04}{'x' * 4000}" for number in range(state.LARGEST // 4000))
+        desk.board.remember("graph", replace(RECORD, paths=paths))
+        assert not await desk.board.save(desk.workers)
+        assert desk.restored() == {"graph": kept(desk)}
+        assert "larger than" in desk.log.named("state.unsaved")[0]["message"]
 
     run(ground, work, saving=False)
 

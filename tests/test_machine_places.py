@@ -48,6 +48,19 @@ def test_a_removed_runtime_directory_comes_back(stage: Scene) -> None:
     assert not (directory / control.NAME).exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b"garbage"])
+def test_a_damaged_status_is_put_right(stage: Scene, content: bytes) -> None:
+    """Those who may not ask the agent read its file: what somebody else has written there does not stay."""
+    config, path = stage.config(rescan_interval="1s"), stage.directory / "run" / "status.json"
+    with start("run", "--config", config) as agent:
+        agent.wait_for("token.written")
+        whole = fresh(config)
+        path.write_bytes(content)
+        assert run("wait", "--timeout", "20s", "--config", config).returncode == 0  # which reads the file
+        assert whole["profiles"][0]["expires_at"] in path.read_text()
+        assert agent.stop() == 0
+
+
 @pytest.mark.parametrize("names", [[control.NAME], [lock.NAME], [control.NAME, lock.NAME, "status.json"]], ids=str)
 def test_a_removed_file_comes_back(stage: Scene, names: list[str]) -> None:
     """Socket, lock and status come back one by one, too, and so does the state directory."""

@@ -214,7 +214,12 @@ def test_a_stopped_agent_is_named(tmp_path: Path) -> None:
         running.wait_for("token.written")
         fresh(config)
         running.send(signal.SIGSTOP)
-        said = run("status", "--config", config).stdout
-        assert f"kill -CONT {running.pid}" in said
+        done = run("status", "--config", config)
+        assert (done.returncode, f"kill -CONT {running.pid}" in done.stdout) == (69, True)
+        document, _ = shown(config)
+        assert (document["agent"]["running"], document["profiles"][0]["state"]) == (True, "stopped")
+        (tmp_path / "run" / "graph.token").write_text("other")
+        document, _ = shown(config)
+        assert "was altered" in document["profiles"][0]["last_error"]["message"]
         running.send(signal.SIGCONT)
         assert running.stop() == 0

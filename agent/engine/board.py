@@ -8,6 +8,7 @@ because time passes.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from datetime import timedelta
 from functools import partial
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from agent import state, status
-from agent.engine.records import Records
+from agent.engine.records import UNREAD_HINT, Records
 from agent.errors import OutputError
 from agent.output import sink
 from agent.tally import Tally
@@ -65,12 +66,13 @@ class Board:
         self._changed = anyio.Event()
         self.news = anyio.Event()
         self._complaints: dict[Path, str] = {}
+        self._shown_as: tuple[int, ...] = ()
         self._pause = anyio.CancelScope()
 
     @property
-    def files(self) -> tuple[Path, Path]:
-        """The files that this keeps."""
-        return self._status_path, self._kept.path
+    def files(self) -> tuple[tuple[Path, Callable[[], bool]], ...]:
+        """The files that this keeps, each with what tells whether it is as it has to be; that blocks, and may fail."""
+        return (self._status_path, self._is_as_shown), (self._kept.path, self._kept.path.exists)
 
     def update(self, name: str, **changes: Any) -> None:
         """Change what is known of a profile."""
@@ -136,7 +138,8 @@ class Board:
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            self._log.warning("state.unusable", path=str(self._kept.path), message=str(error), hint=UNUSABLE_HINT)
+            hint = UNREAD_HINT if isinstance(error, OSError) else UNUSABLE_HINT
+            self._log.warning("state.unusable", path=str(self._kept.path), message=str(error), hint=hint)
 
     async def keep_saved(self, workers: Workers) -> None:
         """Save whenever something changed; runs until cancelled."""
@@ -150,8 +153,18 @@ class Board:
             with anyio.CancelScope() as self._pause:
                 await self._clock.sleep_until(self._clock.now() + interval)
 
+    def _look(self) -> tuple[int, ...]:
+        found = self._status_path.lstat()
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def _is_as_shown(self) -> bool:
+        try:
+            return self._look() == self._shown_as
+        except FileNotFoundError:
+            return False
+
     def save_anew(self) -> None:
-        """Save soon though nothing changed: the files are missing, and can be written again."""
+        """Save soon though nothing changed: the files are missing, or were altered."""
         self._touch()
         self._pause.cancel()
 
@@ -165,6 +178,7 @@ class Board:
         def write_status() -> None:
             document = json.dumps(status.to_file(agent, profiles, self._clock.now()), indent=1).encode()
             sink.write(self._status_path, document, STATUS_ACCESS, durable=False)
+            self._shown_as = self._look()
 
         shown = await self._written(self._status_path, write_status, workers)
         return await self.save_records(workers) and shown
@@ -176,11 +190,17 @@ class Board:
     async def _written(self, path: Path, write: Callable[[], None], workers: Workers) -> bool:
         try:
             await workers.disk(write, at=path.parent)
-        except (OutputError, StalledError) as caught:
-            error = caught if isinstance(caught, OutputError) else caught.of(path)
+        except (OutputError, StalledError, MemoryError) as caught:
+            error = _explained(caught, path)
             if self._complaints.get(path) != error.message:
                 self._log.error("state.unsaved", message=error.message, hint=error.hint)
             self._complaints[path] = error.message
             return False
         self._complaints.pop(path, None)
         return True
+
+
+def _explained(error: OutputError | StalledError | MemoryError, path: Path) -> OutputError:
+    if isinstance(error, MemoryError):
+        return sink.explained(path, OSError(errno.ENOMEM, ""))
+    return error if isinstance(error, OutputError) else error.of(path)

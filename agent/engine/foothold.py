@@ -95,12 +95,10 @@ class Foothold:
         workers = self._services.workers
         with contextlib.suppress(OutputError, StalledError):  # `board` says that it cannot write there
             await workers.disk(lambda: sink.make_directory(self._state_dir, STATE_MODE), at=self._state_dir)
-        try:
-            for path in self._services.board.files:
-                with contextlib.suppress(PermissionError, StalledError):
-                    await workers.disk(path.lstat, at=path.parent)
-        except FileNotFoundError:
-            self._services.board.save_anew()
+        for path, is_right in self._services.board.files:
+            with contextlib.suppress(OSError):  # a disk that does not answer is one, too
+                if not await workers.disk(is_right, at=path.parent):
+                    self._services.board.save_anew()
         try:
             return await workers.disk(self._look, at=self._runtime_dir)
         except StalledError:

@@ -6,9 +6,12 @@ leaves alone what the other has written meanwhile, instead of putting back what 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from typing import TYPE_CHECKING
 
 from agent import files, state
+from agent.errors import OutputError
 from agent.output import sink
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ACCESS = sink.Access(mode=0o600)
+UNREAD_HINT = "let the agent's user own it, mode 0600; until it can be read it is not written over"
 
 
 class Records:
@@ -25,6 +29,7 @@ class Records:
         self.path = path
         self._config = config
         self._known = b""
+        self._is_unread = False
         self._others: dict[str, state.Record] = {}
 
     def load(self) -> dict[str, state.Record]:
@@ -34,7 +39,9 @@ class Records:
             OSError: it cannot be read.
             ValueError: it is damaged.
         """
-        content = files.read_bytes(self.path, limit=state.LARGEST)
+        self._is_unread = True
+        content = self._read()
+        self._is_unread = False
         found = state.parse(content)
         self._learn(content, found)
         return found
@@ -43,21 +50,43 @@ class Records:
         """Write this configuration's records, beside those that others have there by now.
 
         Raises:
-            OutputError: the file cannot be written; what was there still is.
+            OutputError: the file cannot be written; what was there still is. Nor is one that cannot be read: what it
+                says of profiles that are gone is for a start that can read it.
         """
         try:
-            content = files.read_bytes(self.path, limit=state.LARGEST)
-            if content != self._known:
-                self._learn(content, state.parse(content))
-        except (OSError, ValueError):
-            pass  # nobody's by now
+            content = self._read()
+        except FileNotFoundError:
+            content = b""
+        except OSError as error:
+            raise OutputError(self.path, f"cannot be read: {error.strerror}", hint=UNREAD_HINT) from error
+        if content != self._known:
+            with contextlib.suppress(ValueError):  # if it is damaged, it is nobody's
+                self._learn(content, state.parse(content), records)
+        self._is_unread = False
         document = state.render({**self._others, **{n: r for n, r in records.items() if self.is_own(r)}})
+        if len(document) > state.LARGEST:
+            message = f"would be larger than the {state.LARGEST >> 20} MiB that are read"
+            raise OutputError(self.path, message, hint="fewer token files in a profile, or shorter paths")
         sink.write(self.path, document, ACCESS)
         self._known = document
+
+    def _read(self) -> bytes:
+        """Return the file; one that is far too large is as good as damaged, and empty here."""
+        try:
+            return files.read_bytes(self.path, limit=state.LARGEST)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            return b""
 
     def is_own(self, record: state.Record) -> bool:
         """Whether a record is of this configuration, as far as it says."""
         return record.config in ("", self._config)
 
-    def _learn(self, content: bytes, found: Mapping[str, state.Record]) -> None:
-        self._known, self._others = content, {n: record for n, record in found.items() if not self.is_own(record)}
+    def _learn(
+        self, content: bytes, found: Mapping[str, state.Record], known: Mapping[str, state.Record] | None = None
+    ) -> None:
+        """Keep what is not ours; of a file that was not read before, all that is not known."""
+        unread = found.keys() - (known or {}) if self._is_unread else ()
+        others = {n: record for n, record in found.items() if not self.is_own(record) or n in unread}
+        self._known, self._others = content, others
