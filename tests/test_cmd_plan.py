@@ -38,6 +38,26 @@ def test_plan(stage: Scene) -> None:
         assert run("plan", "--config", config).stdout == "untouched  2 profiles\n"
 
 
+def test_settings_and_what_cannot_be_used(stage: Scene) -> None:
+    """Also the agent's own settings are named, and what lies on disk and would not be used; a reload says the same."""
+    config = stage.config(watch=False)
+    with start("run", "--config", config) as agent:
+        agent.wait_for_text("agent.started")
+        agent.wait_for("token.written")
+        stage.config(watch=False, log_level="debug", max_in_flight=3)
+        stage.certificate.write_text("broken")
+        lines = (
+            "changed    graph: certificate on disk\n"
+            "changed    [agent]: log_level, max_in_flight (from the next start on)\n"
+            "untouched  0 profiles\n"
+        )
+        for command in ("plan", "reload"):
+            done = run(command, "--config", config)
+            assert (done.returncode, done.stdout) == (0, lines)
+            assert f"token-agent: not used: graph: {stage.certificate}: " in done.stderr
+        assert run("plan", "--config", config).stdout == "untouched  1 profile\n"
+
+
 def test_refused(stage: Scene) -> None:
     """What a reload would refuse exits 78 with all problems, and the agent is not told that anything was wrong."""
     config = stage.config(watch=False)

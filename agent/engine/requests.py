@@ -51,7 +51,8 @@ class Requests:
                     changes = await self._supervisor.reload(reason="asked for")
                     return {"ok": True, "lines": list(changes.lines()), "warnings": self._warnings()}
                 case "plan":
-                    return {"ok": True, "lines": list((await self._supervisor.plan()).lines())}
+                    planned = await self._supervisor.plan()
+                    return {"ok": True, "lines": list(planned.lines()), "warnings": list(planned.unusable)}
                 case "refresh":
                     return await self._refresh(request)
                 case "status":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.abc
 
-from agent.engine import publishing, reach, requests, tidying, timekeeping
+from agent.engine import publishing, reach, requests, telling, tidying, timekeeping
 from agent.engine.changes import Changes, plan_changes
 from agent.engine.complaints import Complaints
 from agent.engine.crew import Crew
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
-    from agent.config.model import Config
+    from agent.config.model import AgentSettings, Config
     from agent.engine.jobs import Job
     from agent.engine.loading import Loader
     from agent.engine.progress import Progress
@@ -177,9 +177,9 @@ class Supervisor:
     async def _try_again(self) -> None:
         """Load again what cannot be used: time may mend it (not valid yet), or the mode of a folder."""
         async with self._reloading:
-            changes = await self._reconcile(self._config)
+            changes = await self._reconcile(self._config, self._config.agent)
             if changes.start:
-                self._log_loaded(self._config, changes)
+                telling.loaded(self._config, changes, self._services)
 
     async def _look(self) -> watch.Contents:
         return await reach.look(self._loader, self._config, self._seen, self._services)
@@ -238,7 +238,9 @@ class Supervisor:
             ConfigurationError: the configuration on disk cannot be used.
         """
         async with self._reloading:
-            return plan_changes(await self._desired(await self._candidate()), self._crew.jobs)
+            config = await self._candidate()
+            settings = config.agent, self._config.agent
+            return plan_changes(await self._desired(config), self._crew.jobs, settings)
 
     async def refresh(self, names: Iterable[str]) -> dict[str, Progress]:
         """Acquire new tokens now and return how each profile stands after one attempt.
@@ -255,41 +257,29 @@ class Supervisor:
 
     async def _take(self, config: Config, *, asked: bool = True) -> Changes:
         """Bring a configuration into force."""
-        self._config = config
+        before, self._config = self._config.agent, config
         self._accept(config)
         self._seen = self._loader.seen(config, await self._look())
-        changes = await self._reconcile(config, at_once=asked)
+        changes = await self._reconcile(config, before, at_once=asked)
         self._services.hooks.arrange(config.profiles)
         self._services.board.arrange([profile.name for profile in config.profiles])
         self._services.board.update_agent(loaded_at=self._services.clock.now(), config_error=None)
-        self._log_loaded(config, changes)
+        telling.loaded(config, changes, self._services)
         return changes
 
-    async def _reconcile(self, config: Config, *, at_once: bool = False) -> Changes:
+    async def _reconcile(self, config: Config, before: AgentSettings, *, at_once: bool = False) -> Changes:
         """Make the running jobs those of a configuration, with what it names as it is on disk now."""
         desired = await self._desired(config)
         quiet = self._complaints.due_in()
         self._complaints.look(desired)
         if self._watcher and self._complaints.due_in() < quiet == math.inf:
             self._watcher.again()  # which looks in time whether the complaint lasts
-        changes = plan_changes(desired, self._crew.jobs)
+        changes = plan_changes(desired, self._crew.jobs, (config.agent, before))
         await tidying.claim(config, self._services)
         await self._crew.replace(changes.stop, [desired[name] for name in changes.start])
         await self._leaving.changed(desired, changes.removed, at_once=at_once)
         self._guard.again()
         return changes
-
-    def _log_loaded(self, config: Config, changes: Changes) -> None:
-        self._services.log.info(
-            "config.loaded",
-            path=str(config.path),
-            profiles=len(config.profiles),
-            added=list(changes.added),
-            changed=sorted(changes.changed),
-            removed=list(changes.removed),
-        )
-        for warning in config.warnings:
-            self._services.log.warning("config.warning", message=warning)
 
     async def _desired(self, config: Config) -> dict[str, Job]:
         """Load all jobs; a credential that cannot be used does not displace one that works."""

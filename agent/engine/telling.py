@@ -1,4 +1,4 @@
-"""What a keeper tells of its attempts: log events, and what is counted of them."""
+"""What is told of attempts and of configurations: log events, and what is counted of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from agent import status
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from agent.config.model import Config
     from agent.credentials.store import Credential
+    from agent.engine.changes import Changes
     from agent.engine.services import Services
     from agent.errors import AgentError
     from agent.rotation import Refusal
@@ -55,3 +57,18 @@ def promoted(profile: str, credential: Credential, before: Credential, services:
         replaces=before.thumbprint,
         path=str(credential.path),
     )
+
+
+def loaded(config: Config, changes: Changes, services: Services) -> None:
+    """Tell of a configuration that came into force, and what in it deserves a look."""
+    services.log.info(
+        "config.loaded",
+        path=str(config.path),
+        profiles=len(config.profiles),
+        added=list(changes.added),
+        changed=sorted(changes.changed),
+        removed=list(changes.removed),
+        settings=list(changes.settings),
+    )
+    for warning in config.warnings:
+        services.log.warning("config.warning", message=warning)
