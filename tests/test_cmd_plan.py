@@ -47,8 +47,8 @@ def test_settings_and_what_cannot_be_used(stage: Scene) -> None:
         stage.config(watch=False, log_level="debug", max_in_flight=3)
         stage.certificate.write_text("broken")
         lines = (
-            "changed    graph: certificate on disk\n"
             "changed    [agent]: log_level, max_in_flight (from the next start on)\n"
+            "changed    graph: certificate on disk\n"
             "untouched  0 profiles\n"
         )
         for command in ("plan", "reload"):

@@ -348,6 +348,37 @@ def test_a_directory_that_cannot_be_searched_removes_nobody(tmp_path: Path) -> N
     virtual.run(main)
 
 
+def test_a_directory_of_profiles_that_is_gone_removes_nobody(tmp_path: Path) -> None:
+    """A directory that is deployed anew, however slowly, costs no token; an empty one, or none in `include`, does."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure("one", "two", agent='include = ["conf.d/*.toml"]')
+        main_file, included = tmp_path / "config.toml", tmp_path / "conf.d" / "two.toml"
+        first, mark, second = main_file.read_text().rpartition("[[profile]]")
+        included.parent.mkdir()
+        included.write_text((mark + second).replace('"app.pem"', f'"{tmp_path}/app.pem"'))
+        world.write("config.toml", first)
+        async with world.running() as supervisor:
+            await anyio.sleep(MINUTE)
+            before = world.token("two")
+            included.parent.rename(tmp_path / "elsewhere")
+            await anyio.sleep(5 * MINUTE)
+            assert world.token("two") == before
+            assert "conf.d is gone" in world.log.named("config.rejected")[0]["message"]
+            with pytest.raises(ConfigurationError, match="take it out of `include`"):
+                await supervisor.reload(reason="a test")
+            (tmp_path / "elsewhere").rename(included.parent)
+            await anyio.sleep(MINUTE)
+            assert world.services.board.agent.config_error is None
+            assert len(world.requests()) == 2
+            included.unlink()
+            await anyio.sleep(MINUTE)
+            assert world.token("two") is None
+
+    virtual.run(main)
+
+
 def test_a_new_profile_without_its_certificate_is_refused_until_it_comes(tmp_path: Path) -> None:
     """What a person has just written and cannot work changes nothing, and is taken once its file is there."""
 

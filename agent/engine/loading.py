@@ -15,6 +15,7 @@ from agent.config.load import load_config
 from agent.config.values import is_wild
 from agent.credentials.store import CredentialStore
 from agent.engine import jobs
+from agent.errors import ConfigurationError, Problem
 from agent.watching import watch, watchset
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Loader:
         self._credentials = CredentialStore()
         self.read: watch.Contents = {}
         self._expanded: set[Path] = set()
+        self._included: set[Path] = set()
 
     def config(self) -> Config:
         """Load the configuration; ``read`` then holds what its files were, also where they are refused.
@@ -56,7 +58,22 @@ class Loader:
             expanded.update(paths)
             return paths
 
-        return load_config(self._path, self._environ, partial(_read, read), expand)
+        config = load_config(self._path, self._environ, partial(_read, read), expand)
+        self._miss_none(config)
+        return config
+
+    def _miss_none(self, config: Config) -> None:
+        """Remember the directories of `include`; one that was there does not go without being taken out.
+
+        Raises:
+            ConfigurationError: a directory is gone, and with it, for the moment or by mistake, all profiles in it.
+        """
+        named = {watchset.fixed_directory(pattern) for pattern in filter(is_wild, config.agent.include)}
+        there = {directory for directory in named if directory.is_dir()}
+        if gone := sorted((self._included & named) - there):
+            hint = "put it back; if its profiles are to go, make it anew and empty, or take it out of `include`"
+            raise ConfigurationError([Problem(config.path, None, "agent.include", f"{gone[0]} is gone", hint)])
+        self._included |= there
 
     def jobs(self, config: Config, now: datetime) -> Iterator[tuple[frozenset[Path], Callable[[], Job]]]:
         """Yield for each profile from where and how to load what it needs, proven or found unusable at ``now``."""
