@@ -127,9 +127,15 @@ def _as_configured(
 
     record, before = records.get(profile.name), known.get(profile.name)
     if before is None or (record and record.identity != state.identity(profile)):
-        return status.ProfileStatus(profile.name)
+        return unknown(profile)
     written = {file.path: file.written_at for file in before.token_files}
     shown = (
         status.TokenFileStatus(str(file.path), file.format, written.get(str(file.path))) for file in profile.token_file
     )
     return dataclasses.replace(before, token_files=tuple(shown))
+
+
+def unknown(profile: Profile) -> ProfileStatus:
+    """Return a profile of which no more is known than what the configuration says."""
+    shown = tuple(status.TokenFileStatus(str(file.path), file.format) for file in profile.token_file)
+    return status.ProfileStatus(profile.name, token_files=shown)

@@ -9,6 +9,7 @@ import anyio
 import anyio.abc
 
 from agent import status
+from agent.engine import publishing
 from agent.engine.progress import inherit
 from agent.engine.renewal import Keeper
 
@@ -79,6 +80,7 @@ class Crew:
         working = _Working(keeper, anyio.CancelScope(), anyio.Event())
         name = keeper.job.profile.name
         self._working[name] = working
+        publishing.name_files(keeper.job.profile, self._services)
         keeper.show()
         self._tasks.start_soon(_work, working, name=f"profile {name}")
 

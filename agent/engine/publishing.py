@@ -196,6 +196,13 @@ def _show(profile: Profile, written_at: Sequence[datetime | None], services: Ser
         services.board.update(profile.name, token_files=shown)
 
 
+def name_files(profile: Profile, services: Services) -> None:
+    """Put the files of a profile on the board before it has a token."""
+    known = services.board.profiles.get(profile.name)
+    if known is None or not known.token_files:
+        _show(profile, [None] * len(profile.token_file), services)
+
+
 async def recall(profile: Profile, services: Services) -> tuple[AccessToken | None, bool, str]:
     """Return the token that an earlier run published for the same identity, if a file still has it.
 
