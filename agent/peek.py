@@ -6,6 +6,7 @@ by the defaults. Nothing heavy is imported, and nothing is ever refused.
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from contextlib import suppress
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.config import includes, source
-from agent.config.values import default_directories, is_convoluted, resolve_path, resolve_pattern
+from agent.config.values import default_directories, is_convoluted, resolve_path, resolve_pattern, shown
 from agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _TABLE = re.compile(r"\s*\[\s*agent\s*\]\s*(#.*)?")
 _SETTING = re.compile(r"\s*(runtime_dir|state_dir)\s*=")
+_WANTED, _ALIKE = "runtime_dir", 0.75
+"""How alike a key is to the one that is meant; `state_dir` and the like are less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +46,30 @@ def peek_settings(config_path: Path, environ: Mapping[str, str], read_bytes: Cal
         read_bytes: returns the content of a file, or raises OSError.
     """
     runtime_dir, state_dir = default_directories(environ)
-    table, problem = _agent_table(config_path, read_bytes)
+    document, problem = _document(config_path, read_bytes)
+    table = document["agent"] if isinstance(document.get("agent"), dict) else {}
     named = _directory(table.get("runtime_dir"), config_path.parent, environ)
     return Peek(
         named or runtime_dir,
         _directory(table.get("state_dir"), config_path.parent, environ) or state_dir,
-        "" if named else problem,
+        "" if named else problem or _slip(config_path, document),
     )
 
 
-def _agent_table(path: Path, read_bytes: Callable[[Path], bytes]) -> tuple[dict[str, Any], str]:
-    """Return [agent], as much of it as there is, and why there may be more."""
+def _slip(path: Path, document: dict[str, Any]) -> str:
+    """Return what may be meant as the runtime directory and is not: a wrong value, a misspelt or misplaced key."""
+    level: list[Any] = [document]
+    while level:
+        keys = {key for table in level if isinstance(table, dict) for key in table}
+        if near := difflib.get_close_matches(_WANTED, keys, 1, _ALIKE):
+            return f"{path} has `{shown(near[0])}`, and no runtime_dir that can be used"
+        inner = (value for each in level for value in (each.values() if isinstance(each, dict) else each))
+        level = [value for value in inner if isinstance(value, dict | list)]
+    return ""
+
+
+def _document(path: Path, read_bytes: Callable[[Path], bytes]) -> tuple[dict[str, Any], str]:
+    """Return what a file says, as much of it as there is, and why there may be more."""
     try:
         text = read_bytes(path).decode("utf-8-sig", errors="replace")
     except OSError as error:
@@ -63,10 +79,9 @@ def _agent_table(path: Path, read_bytes: Callable[[Path], bytes]) -> tuple[dict[
     if is_convoluted(text):
         return {}, f"{path} is not valid TOML"
     try:
-        table = tomllib.loads(text).get("agent")
+        return tomllib.loads(text), ""
     except (ValueError, RecursionError):
-        return _scanned(text), f"{path} is not valid TOML"
-    return (table if isinstance(table, dict) else {}), ""
+        return {"agent": _scanned(text)}, f"{path} is not valid TOML"
 
 
 def _scanned(text: str) -> dict[str, Any]:

@@ -91,6 +91,15 @@ def _is_set(usage: x509.KeyUsage, name: str) -> bool:
         return False
 
 
+@pytest.mark.parametrize(
+    ("subject", "name"), [("CN=" + "x" * 65, "CN"), ("x" * 65, "CN"), ("CN=app, C=DEU", "C"), ("CN=a\\,b,C=DEU", "C")]
+)
+def test_an_attribute_that_is_too_long(subject: str, name: str) -> None:
+    """The attribute of a subject that cannot have such a length is named."""
+    with pytest.raises(ValueError, match=f"^not a subject: {name}: Attribute's length must be"):
+        parse_subject(subject)
+
+
 def test_openssl_verifies_it(tmp_path: Path) -> None:
     """OpenSSL finds the signature right and the purpose "client" allowed."""
     assert new(tmp_path) == 0

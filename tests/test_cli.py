@@ -104,6 +104,22 @@ def test_every_command_takes_a_configuration(tmp_path: Path) -> None:
         assert "--config" not in run(*call, "--help").stdout
 
 
+@pytest.mark.parametrize("command", ["status", "check", "run", "reload", "wait"])
+def test_a_directory_that_is_gone(tmp_path: Path, command: str) -> None:
+    """A relative path in a directory that was deleted is one clear error, wherever the path comes from."""
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    for number, (more, environ) in enumerate(
+        ((["-c", "agent.toml"], {}), ([], {"TOKEN_AGENT_CONFIG": "agent.toml"})),
+    ):
+        gone = tmp_path / str(number)
+        gone.mkdir()
+        call = ["sh", "-c", script, "sh", str(gone), *COMMAND, command, *more]
+        done = subprocess.run(call, env=environment(**environ), text=True, capture_output=True, check=False, timeout=30)
+        assert (done.returncode, done.stdout) == (78, "")
+        assert done.stderr.startswith("token-agent: agent.toml: it is relative to the current directory, which cannot")
+        assert "Traceback" not in done.stderr
+
+
 BROKEN = """
 import click
 @click.command()

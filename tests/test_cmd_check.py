@@ -93,6 +93,85 @@ def test_everything_at_once(stage: Scene) -> None:
     assert "profile good" in done.stdout
 
 
+@pytest.mark.parametrize("directory", ["there", "missing"])
+def test_all_of_one_token_file(stage: Scene, directory: str) -> None:
+    """Of one token file owner, group, every reader and the directory are reported, where they are wrong."""
+    (stage.directory / "there").mkdir()
+    asked = {
+        "path": stage.directory / directory / "t",
+        "owner": "nobody-1",
+        "group": "nogroup-2",
+        "readers": ["user:nobody-3", "user:nobody-1", "group:nogroup-4", "user:root"],
+    }
+    done = run("check", "--config", stage.config(stage.profile(token_file=[asked])))
+    assert done.returncode == 78
+    said = [f"there is no user 'nobody-{each}'" for each in (1, 3)]
+    said += [f"there is no group 'nogroup-{each}'" for each in (2, 4)]
+    said += [f"the directory {stage.directory}/missing does not exist"] * (directory == "missing")
+    said = [each.replace(f"directory {stage.directory}/missing", "directory") for each in said]
+    for each in said:
+        assert f"ERROR    graph: token_file: {asked['path']}: {each}" in done.stderr
+    assert done.stderr.count("ERROR") == len(said)
+    assert "token file" not in done.stdout
+
+
+def test_what_is_wrong_elsewhere(stage: Scene) -> None:
+    """A wrong key in one place does not hide what is wrong with files of the profiles that are right by themselves."""
+    config = stage.config(
+        stage.profile("slip", clientid="x", certificate="/nope/slip.pem"),
+        stage.profile("two", client_secret_file="/nope/secret"),  # besides a certificate
+        stage.profile("good"),
+        stage.profile("missing", certificate="/nope/missing.pem", token_file=stage.directory / "no" / "token"),
+        log_levl="info",
+    )
+    done = run("check", "--config", config)
+    assert done.returncode == 78
+    problems = [line for line in done.stderr.splitlines() if "ERROR" in line]
+    assert [line for line in problems if "slip" in line or "two" in line or "log_levl" in line] == problems[:3]
+    assert problems[0].startswith(f"  ERROR    {config}:")
+    assert "there is no such key (did you mean `log_level`?)" in problems[0]
+    assert "ERROR    missing: certificate: /nope/missing.pem: does not exist" in done.stderr
+    assert f"ERROR    missing: token_file: {stage.directory}/no/token: " in done.stderr
+    assert len(problems) == 5
+    assert [line for line in done.stdout.splitlines() if line.startswith("profile ")] == [
+        "profile good",
+        "profile missing",
+    ]
+    assert f"ok       token file {stage.directory}/run/good.token" in done.stdout
+    assert done.stderr.splitlines()[-1] == "2 profiles: 5 problems"
+
+
+@pytest.mark.parametrize("slip", [{"runtime_dirr": "run"}, {"runtime_dir": 5, "state_dir": 7}], ids=str)
+def test_a_directory_that_nobody_meant(stage: Scene, slip: dict[str, Any]) -> None:
+    """Where the agent's directory is said wrongly, nothing is told of the default one; the rest is looked at."""
+    config = stage.config(stage.profile(certificate="/nope/graph.pem"), **slip)
+    if "runtime_dir" not in slip:
+        lines = [line for line in config.read_text().splitlines() if not line.startswith("runtime_dir =")]
+        config.write_text("\n".join(lines))
+    with_proc = {"RUNTIME_DIRECTORY": "/proc/no-such", "STATE_DIRECTORY": "/proc/no-such-either"}
+    done = run("check", "--config", config, environ=with_proc)
+    assert done.returncode == 78
+    assert done.stderr.count("ERROR") == 1 + len(slip)
+    assert "ERROR    graph: certificate: /nope/graph.pem: does not exist" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("days", "keys", "warned"), [(20, {}, True), (40, {}, False), (20, {"warn_before": ["10d"]}, False)]
+)
+def test_a_certificate_that_ends_soon(stage: Scene, days: int, keys: dict[str, Any], *, warned: bool) -> None:
+    """A certificate that ends within the profile's largest `warn_before` is warned of, unless a later one is there."""
+    now = datetime.now(UTC)
+    pair = make_certificate(not_before=now - timedelta(days=9), not_after=now + timedelta(days=days, hours=1))
+    written(stage.directory / "soon.pem", pair.pem)
+    soon = stage.directory / "soon.pem"
+    done = run("check", "--config", stage.config(stage.profile(certificate=soon, **keys)))
+    said = f"warning  graph: the certificate {soon} expires in {days} days: put a renewed one in its place"
+    assert (done.returncode, said in done.stderr) == (0, warned)
+    assert f"1 profile: all is well{', 1 warning' * warned}" in done.stdout
+    done = run("check", "--config", stage.config(stage.profile(certificate=[soon, stage.certificate], **keys)))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [

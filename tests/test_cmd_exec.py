@@ -132,6 +132,28 @@ def test_never_on_a_command_line(stage: Scene) -> None:
     assert stage.token() not in done.stdout
 
 
+@pytest.mark.parametrize("between", [[], ["--"]], ids=str)
+@pytest.mark.parametrize("own", [[], ["--env", "T"], ["--env=T", "--timeout", "9s"]], ids=str)
+def test_whose_options(stage: Scene, own: list[str], between: list[str]) -> None:
+    """What follows the first word of the command is the command's, with `--` and without; ours stand before it."""
+    show = 'echo "$T|$0|$@"; exit 3'
+    line = ["sh", "-c", show, "--", "-c", "x", "--env", "--help", "--"]
+    done = execute(stage, *own, *between, *line)
+    told = stage.token() if own else ""
+    assert (done.returncode, done.stdout, done.stderr) == (3, f"{told}|--|-c x --env --help --\n", "")
+    config = str(stage.directory / "config.toml")
+    for ours in (["exec", *own, "-c", config, "graph"], ["exec", *own, f"-c{config}", "graph"]):
+        assert run(*ours, *between, *line).stdout == done.stdout
+    assert run("exec", *own, "-c", config, "--", "graph", *line).stdout == done.stdout
+
+
+def test_the_variable_of_the_path(stage: Scene) -> None:
+    """The token does not take the place of its path: that is wrong use, and the command is not started."""
+    done = execute(stage, "--env", "TOKEN_FILE", "--", "echo", "started")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "TOKEN_FILE holds the path of the token file" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["--"], ["--env", "1x", "--", "true"], ["--env", "", "--", "true"], ["--env", "A B", "--", "true"]],

@@ -90,6 +90,7 @@ def test_refused(stage: Scene, agent: Running) -> None:
 def test_no_toml(stage: Scene, agent: Running, way: str, op: str) -> None:
     """A file that is not even TOML exits 78 with the line; the agent itself says so where it can be found."""
     config = stage.directory / "config.toml"
+    assert run("wait", "--config", config).returncode == 0  # it has told everybody
     line = f'runtime_dir = "{stage.directory}/run"\n' if way == "line" else ""
     config.write_text(f"[agent]\nnonsense\n{line}")
     more = {"RUNTIME_DIRECTORY": str(stage.directory / "run")} if way == "environment" else {}
@@ -100,18 +101,76 @@ def test_no_toml(stage: Scene, agent: Running, way: str, op: str) -> None:
     assert agent.stop() == 0
 
 
-@pytest.mark.parametrize("content", [None, ""], ids=["missing", "empty"])
-def test_no_configuration(stage: Scene, agent: Running, content: str | None) -> None:
-    """Where a missing or empty configuration hides the agent, what was looked at instead is said, and why."""
+ASKING = (
+    ["reload"],
+    ["plan"],
+    ["refresh", "--all"],
+    ["get", "graph"],
+    ["wait", "graph"],
+    ["exec", "graph", "--", "true"],
+    ["status"],
+)
+"""Every command that acts on, or tells of, the agent of a configuration."""
+
+
+@pytest.mark.parametrize("arguments", ASKING, ids=" ".join)
+def test_another_ones_agent(stage: Scene, agent: Running, arguments: list[str]) -> None:
+    """A file that is named and does not tell where its agent is never means another agent that can be found."""
+    wrong = stage.directory / "wrong.toml"
+    other = {"RUNTIME_DIRECTORY": str(stage.directory / "run")}  # stands for the default directory, with an agent in it
+    before = stage.token()
+    for content, said in (
+        (None, f"{wrong}: there is no such file"),
+        ("", f"{wrong}: there is no [[profile]]"),
+        ("[agent]\nnonsense", f"{wrong}:2: not valid TOML"),
+        ('[agent]\nruntime_dirr = "run"', f"{wrong}:2: agent.runtime_dirr: there is no such key"),
+        ("[agent]\nruntime_dir = 5", f"{wrong}:2: agent.runtime_dir: must be a path"),
+    ):
+        if content is not None:
+            wrong.write_text(content)
+        for way in (["-c", wrong, *arguments], [arguments[0], "-c", wrong, *arguments[1:]]):
+            done = run(*way, environ=other)
+            assert (done.returncode, done.stdout) == (78, "")
+            assert f"token-agent: {said}" in done.stderr
+            assert "no agent is running" not in done.stderr
+    assert run(*arguments, environ={**other, "TOKEN_AGENT_CONFIG": str(wrong)}).returncode == 78
+    assert stage.token() == before
+
+
+@pytest.mark.parametrize("content", [None, "", "nonsense", "[agent]\nruntime_dir = 5"], ids=str)
+def test_its_own_agent(stage: Scene, agent: Running, content: str | None) -> None:
+    """An agent that says it was started with this very file is asked, whatever became of the file."""
     config = stage.directory / "config.toml"
+    assert run("wait", "--config", config).returncode == 0  # it has told everybody
     config.unlink()
     if content is not None:
         config.write_text(content)
-    why = f"{config} is empty" if content == "" else f"{config} cannot be read (No such file or directory)"
-    for arguments in (["reload"], ["refresh", "--all"], ["wait", "graph", "--timeout", "0"], ["get", "graph"]):
-        done = run(*arguments, "--config", config)
-        assert done.returncode == 69
-        assert f"{why}, so the default runtime directory was looked at" in done.stderr
+    its = {"RUNTIME_DIRECTORY": str(stage.directory / "run")}
+    done = run("reload", "--config", config, environ=its)
+    assert (done.returncode, "what is running stays as it is" in done.stderr) == (78, True)
+    assert run("refresh", "graph", "--config", config, environ=its).returncode == 0
+    assert run("get", "graph", "--config", config, environ=its).stdout == stage.token()
+
+
+def test_another_runtime_dir(stage: Scene, agent: Running) -> None:
+    """Where the directory was edited, nobody is in the new one: that is said, and that the agent keeps the old one."""
+    config, elsewhere = stage.directory / "config.toml", stage.directory / "elsewhere"
+    assert run("wait", "--config", config).returncode == 0
+    stage.config(runtime_dir=elsewhere)
+    for op in ("reload", "plan"):
+        done = run(op, "--config", config)
+        assert (done.returncode, done.stdout) == (69, "")
+        assert f"no agent is running that keeps {elsewhere}" in done.stderr
+        assert "keeps the runtime_dir that it was started with until it is restarted" in done.stderr
+        # An agent of this file in the default directory can be found there, and refuses it.
+        done = run(op, "--config", config, environ={"RUNTIME_DIRECTORY": str(stage.directory / "run")})
+        assert (done.returncode, "runtime_dir" in done.stderr) == (78, True)
+    stage.config(runtime_dir=elsewhere, log_levl="info")
+    for arguments in (*ASKING[:4], ["wait", "--timeout", "0"], ["exec", "graph", "--timeout", "0", "--", "true"]):
+        done = run(*arguments, "--config", config) if arguments[0] != "exec" else run("-c", config, *arguments)
+        assert (done.returncode, done.stdout) == (78, "")
+        assert "agent.log_levl: there is no such key" in done.stderr
+        assert "systemctl start" not in done.stderr
 
 
 def test_no_agent(stage: Scene) -> None:
@@ -194,6 +253,12 @@ def test_stop_does_not_wait(stage: Scene, agent: Running) -> None:
     assert "closed the connection" in said
 
 
-def test_light(stage: Scene) -> None:
+def test_what_only_the_service_knows(stage: Scene) -> None:
+    """A path of systemd's that no shell knows is no fault of a configuration whose agent is not running."""
+    config = stage.config(stage.profile(certificate="${CREDENTIALS_DIRECTORY}/graph.pem"))
+    assert run("reload", "--config", config).returncode == 69
+
+
+def test_light(stage: Scene, agent: Running) -> None:
     """Asking imports none of the libraries that work."""
-    assert not imported("reload", "--config", stage.config()) & HEAVY
+    assert not imported("reload", "--config", stage.directory / "config.toml") & HEAVY

@@ -334,3 +334,24 @@ def test_bug(stage: Scene) -> None:
     assert "RuntimeError: client_secret=[withheld] is in a message" in failed["exception"]
     assert "s3cret~value" not in agent.stderr
     assert len(agent.events()) == len(agent.stderr.splitlines())
+
+
+SHORT_OF_MEMORY = """
+import agent.network.entra
+def broken(*arguments):
+    raise {}
+agent.network.entra.acquire = broken
+"""
+
+
+@pytest.mark.parametrize("error", ["MemoryError", 'RuntimeError("can\'t start new thread")'])
+def test_short_of_memory(stage: Scene, error: str) -> None:
+    """Where nothing is wrong but that memory or threads are used up, that is said in two lines: it can start again."""
+    environ = sabotage(stage.directory, SHORT_OF_MEMORY.format(error))
+    with start("run", "--config", stage.config(), environ=environ) as agent:
+        assert agent.wait() == 75
+    lines = [line for line in agent.stderr.splitlines() if not line.startswith("{")]
+    assert lines[0] == "token-agent: there is not enough memory, or there are not enough threads"
+    assert "LimitAS=" in lines[1]
+    assert len(lines) == 2
+    assert "Traceback" not in agent.stderr

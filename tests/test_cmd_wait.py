@@ -43,7 +43,7 @@ def config() -> Iterator[Path]:
         directory = Path(name)
         directory.chmod(0o755)
         (directory / "run").mkdir()
-        yield write_config(directory)
+        yield write_config(directory, include=["conf.d/*.toml"])
 
 
 def profile(config: Path, name: str = "graph", left: timedelta = 50 * MINUTE, **values: Any) -> ProfileStatus:
@@ -199,7 +199,7 @@ def test_a_name_that_may_come(config: Path) -> None:
     """A profile that the configuration has, or that it may have for all that can be read, is waited for."""
     publish(config, profile(config, "other"))
     write_config(config.parent, top="nonsense")
-    assert wait(config, "graph", "--timeout", "0.1").returncode == 69
+    assert wait(config, "graph", "--timeout", "0.1").returncode == 78  # not wrong use, but the configuration is wrong
     write_config(config.parent, GRAPH)
     with lock.hold(config.parent / "run"):
         assert wait(config, "graph", "--timeout", "0.1").returncode == 75
@@ -318,7 +318,7 @@ def test_a_consumers_own_directory(config: Path) -> None:
     own = config.parent / "consumer"
     own.mkdir()
     script = 'mount -t tmpfs none /run && cp -a "$1" /run/token-agent && shift && exec "$@"'
-    command = [*COMMAND, "wait", "--timeout", "0", "--config", str(config.parent / "none.toml")]
+    command = [*COMMAND, "wait", "--timeout", "0"]
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", config.parent / "run", *command],
         env=environment(RUNTIME_DIRECTORY=str(own)),

@@ -36,6 +36,7 @@ def test_not_a_regular_file(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     assert refused_path(tmp_path / "directory").message == "it is a directory"
     assert refused_path(tmp_path / "pipe").message == "it is not a regular file"
+    assert refused_path(tmp_path / "pipe").hint.startswith("put it into a file: it is read again and again")
     assert refused_path(tmp_path / "loop").message == "it is a symbolic link that leads nowhere"
 
 

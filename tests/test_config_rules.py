@@ -204,6 +204,31 @@ def test_agent(tmp_path: Path, text: str, line: int, key: str, said: list[str]) 
     check(tmp_path, f"[agent]\n{text}\n{HEAD}", line, f"agent.{key}", *said)
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "said"),
+    [
+        ("metrics_listen = 'unix:/run/token-agent/control.sock'", "metrics_listen", "a file of the agent's own"),
+        ("metrics_listen = 'unix:/run/x/../token-agent/lock'", "metrics_listen", "a file of the agent's own"),
+        ("metrics_listen = 'unix:/run/token-agent/status.json'", "metrics_listen", "a file of the agent's own"),
+        ("metrics_listen = 'unix:/var/lib/token-agent/state.json'", "metrics_listen", "a file of the agent's own"),
+        ("metrics_listen = 'unix:/run/token-agent'", "metrics_listen", "the agent's runtime_dir"),
+        ("metrics_listen = 'unix:config.toml'", "metrics_listen", "a file of the configuration"),
+        ("metrics_listen = 'unix:graph.pem'", "metrics_listen", "the certificate of graph"),
+        ("metrics_listen = 'unix:/x/a.prom'\nmetrics_textfile = '/x/a.prom'", "metrics_listen", "the metrics_textfile"),
+        ("metrics_textfile = '/x.prom'\nruntime_dir = '/x.prom'", "metrics_textfile", "the agent's runtime_dir"),
+    ],
+)  # fmt: skip
+def test_what_the_agent_makes_besides(tmp_path: Path, text: str, key: str, said: str) -> None:
+    """The file and the socket of the metrics are nothing else's either; what a token file is, that one says."""
+    (problem,) = refused(tmp_path, f"[agent]\n{text}\n{HEAD}")
+    assert (problem.line, problem.key) == (2, f"agent.{key}")
+    assert said in problem.message
+    assert problem.hint == "each file has a path of its own"
+    text = f"[agent]\nmetrics_listen = 'unix:/run/token-agent/graph.token'\n{HEAD}"
+    (problem,) = refused(tmp_path, text)
+    assert (problem.key, "the socket of metrics_listen" in problem.message) == ('profile "graph": token_file', True)
+
+
 def test_no_profile(tmp_path: Path) -> None:
     """A configuration that can never have a profile says so."""
     check(tmp_path, "", None, "", "there is no [[profile]]", "config.example.toml")

@@ -25,6 +25,7 @@ def test_missing(tmp_path: Path) -> None:
     assert error.missing
     assert "does not exist" in error.message
     assert str(tmp_path) in error.hint
+    assert refused(tmp_path / "app.pem").hint == "put it there, or correct the path"
 
 
 def test_dangling_link(tmp_path: Path) -> None:
@@ -68,6 +69,18 @@ def test_permission_denied() -> None:
         assert "mode 0000" in error.hint
         assert "chgrp" in error.hint
         assert "LoadCredential=" in error.hint
+
+
+def test_permission_denied_to_its_owner() -> None:
+    """A file of our own that we have closed to ourselves needs no group, but a right of ours."""
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        path = written(Path(directory) / "app.pem", make_certificate().pem, 0)
+        if os.geteuid() == 0:
+            os.chown(path, NOBODY, -1)
+        with as_nobody():
+            error = refused(path)
+        assert error.hint.endswith(f"its mode is 0000: chmod u+r {path}")
 
 
 def test_permission_denied_above() -> None:

@@ -98,7 +98,12 @@ def test_what_is_not_toml_is_read_by_lines(tmp_path: Path, content: str | bytes)
         ("", " is empty"),
         ("[agent", " is not valid TOML"),
         ("[agent]\nruntime_dir = '/run/x'\nnonsense", ""),
-        ("[agent]\nstate_dir = '/x'", ""),
+        ("[agent]\nstate_dir = '/x'\nlog_level = 'info'\n[[profile]]\nname = 'runtime'", ""),
+        ("[agent]\nruntime_dir = 5", " has `runtime_dir`, and no runtime_dir that can be used"),
+        ("[agent]\nruntime_dirr = 'run'", " has `runtime_dirr`, and no runtime_dir that can be used"),
+        ("[agnet]\nruntime_dir = 'run'", " has `runtime_dir`, and no runtime_dir that can be used"),
+        ("[[profile]]\nname = 'a'\nruntime-dir = 'run'", " has `runtime-dir`, and no runtime_dir that can be used"),
+        ("[agent]\nruntime_dir = 'run'\nruntime_dirr = 'x'", ""),
     ],
 )
 def test_why_the_default_may_be_wrong(tmp_path: Path, content: str, said: str) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent import control, files, lock, status
 from agent.commands import common
-from agent.errors import TransientError, UnreachableError
+from agent.config.claims import normal
+from agent.config.values import default_directories
+from agent.errors import ConfigurationError, Problem, TransientError, UnreachableError
 from agent.peek import peek_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from agent.control import Answer
+    from agent.peek import Peek
 
 EXIT_CODES = (2, 69, 75, 77, 78)
 """Of requests that are refused."""
@@ -30,14 +35,41 @@ SHORT_PATIENCE = 90.0
 
 
 def directory(config: Path | None) -> Path:
-    """Return the runtime directory, also where the configuration may not be read.
+    """Return the runtime directory of a configuration's agent; see `settings`."""
+    return settings(common.config_path(config, os.environ)).runtime_dir
+
+
+def settings(path: Path) -> Peek:
+    """Return the directories of a configuration's agent, also where the configuration may not be read.
+
+    A file that was named, and does not tell, means no agent but the one that says it was started with it: another one's
+    tokens would be printed or refreshed.
+
+    Raises:
+        ConfigurationError: why it does not tell.
+    """
+    found = guess(path)
+    if _inhabited(found.runtime_dir) and (not found.problem or path == common.DEFAULT_CONFIG):
+        return found
+    if own := _started_with(path, running=not found.problem):
+        return dataclasses.replace(found, runtime_dir=own)
+    if found.problem and path != common.DEFAULT_CONFIG:
+        _refuse(path)
+    return found
+
+
+def guess(path: Path) -> Peek:
+    """Return the directories that a configuration names, or else the default ones.
 
     The services that read tokens have a $RUNTIME_DIRECTORY of their own, in which no agent is.
     """
-    path = common.config_path(config, os.environ)
-    rest = {name: value for name, value in os.environ.items() if name != "RUNTIME_DIRECTORY"}
-    first, second = (peek_settings(path, environ, files.read_bytes).runtime_dir for environ in (os.environ, rest))
-    return second if not _inhabited(first) and _inhabited(second) else first
+    first, second = (peek_settings(path, environ, files.read_bytes) for environ in _environments())
+    return second if not _inhabited(first.runtime_dir) and _inhabited(second.runtime_dir) else first
+
+
+def _environments() -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return our own environment, and the same without a runtime directory."""
+    return os.environ, {name: value for name, value in os.environ.items() if name != "RUNTIME_DIRECTORY"}
 
 
 def _inhabited(directory: Path) -> bool:
@@ -45,9 +77,70 @@ def _inhabited(directory: Path) -> bool:
     return os.path.lexists(directory / lock.NAME)
 
 
+def _started_with(path: Path, *, running: bool) -> Path | None:
+    """Return which of the default directories has an agent, running or not, that was started with a configuration."""
+    for directory in dict.fromkeys(default_directories(environ)[0] for environ in _environments()):
+        with contextlib.suppress(OSError, ValueError):
+            agent, _ = status.parse(files.read_bytes(directory / "status.json", limit=status.LARGEST))
+            if normal(Path(agent.config_path)) == normal(path) and not (running and lock.holder(directory) is None):
+                return directory
+    return None
+
+
+def _refuse(path: Path) -> None:
+    """Raise why a configuration does not tell where its agent is."""
+    if files.is_hidden(path):
+        reason = "no permission to read it, and without it nobody knows which agent is meant"
+        hint = f"ask as a user who may read it, or leave out -c to ask the agent of {common.DEFAULT_CONFIG}"
+        raise ConfigurationError([Problem(path, None, "", reason, hint)])
+    common.read_config(path)
+
+
+def refuse_unusable(config: Path | None) -> None:
+    """Raise what is wrong with the configuration on disk, for that is why no agent is found, or can be started.
+
+    What this user may not read decides nothing, nor does it that nothing was installed: the agent may be elsewhere.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+    """
+    from agent.config.load import load_config
+    from agent.doctor.surroundings import before_the_start
+
+    path = common.config_path(config, os.environ)
+    if path == common.DEFAULT_CONFIG and not os.path.lexists(path):
+        return
+    hidden: list[PermissionError] = []
+
+    @contextlib.contextmanager
+    def noting() -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as error:
+            hidden.append(error)
+            raise
+
+    read, expand = noting()(files.read_bytes), noting()(files.expand)
+    try:
+        load_config(path, before_the_start({"LoadState": "loaded"}, os.environ), read, expand)
+    except ConfigurationError:
+        if not hidden:
+            raise
+
+
+@contextlib.contextmanager
+def blaming(config: Path | None) -> Iterator[None]:
+    """Where no agent is running, say what is wrong with the configuration instead, if anything is."""
+    try:
+        yield
+    except UnreachableError:
+        refuse_unusable(config)
+        raise
+
+
 def doubt(config: Path | None) -> str:
     """Return why the agent may be elsewhere than in `directory`; empty if it cannot."""
-    problem = peek_settings(common.config_path(config, os.environ), os.environ, files.read_bytes).problem
+    problem = guess(common.config_path(config, os.environ)).problem
     return f"; {problem}, so the default runtime directory was looked at" if problem else ""
 
 
@@ -62,6 +155,7 @@ def ask(directory: Path, request: Mapping[str, Any], config: Path | None, *, pat
 
     Raises:
         UnreachableError: there is none, or it takes no requests.
+        ConfigurationError: there is none, and the configuration cannot be used.
         TransientError: it does not answer in time, or not before somebody lets it go on.
     """
 
@@ -75,8 +169,10 @@ def ask(directory: Path, request: Mapping[str, Any], config: Path | None, *, pat
     except UnreachableError as error:
         pid = lock.holder(directory)
         if pid is None:
-            message = f"no agent is running ({error.message}){doubt(config)}"
-            raise UnreachableError(message, hint=error.hint or START) from None
+            refuse_unusable(config)
+            message = f"no agent is running that keeps {directory} ({error.message}){doubt(config)}"
+            hint = error.hint or (START if _inhabited(directory) else f"{START}; {MOVED}")
+            raise UnreachableError(message, hint=hint) from None
         if control.is_late(error):
             raise TransientError(f"process {pid} is the agent here, but {error.message}", hint=LATE) from None
         hint = error.hint or "a `token-agent once` takes no requests; a running agent says in its log why it does not"
@@ -84,6 +180,7 @@ def ask(directory: Path, request: Mapping[str, Any], config: Path | None, *, pat
 
 
 START = "start it: systemctl start token-agent, or token-agent run"
+MOVED = "one that runs keeps the runtime_dir that it was started with until it is restarted"
 STOPPED = "process {pid} is the agent here, and was stopped by a signal: it does nothing"
 GO_ON = "let it go on: kill -CONT {pid}; or systemctl restart token-agent"
 LATE = "try again; if its log stays silent as well: systemctl restart token-agent"

@@ -15,12 +15,14 @@ from agent import files, lock
 from agent.commands import asking, common
 from agent.config.values import default_directories
 from agent.doctor import evidence, people, surroundings
+from agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.config.model import Config
     from agent.doctor.rights import Person
+    from agent.errors import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def service(config: Path | None) -> Service:
     """Return whose service keeps the runtime directory of a configuration; nothing for anybody but root."""
     if os.geteuid() != 0:
         return Service(dict(os.environ))
-    directory = asking.directory(config)
+    directory = asking.guess(common.config_path(config, os.environ)).runtime_dir
     pid = lock.holder(directory)
     unit = surroundings.unit()
     environ = surroundings.environment(pid, os.environ) if pid else surroundings.before_the_start(unit, os.environ)
@@ -90,9 +92,24 @@ def read_config(config: Path | None, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigurationError: with everything that is wrong.
     """
-    from agent.config.load import load_config
+    loaded, problems = read_sound(config, environ)
+    if problems:
+        raise ConfigurationError(problems)
+    return loaded
 
-    return load_config(common.config_path(config, os.environ), environ, files.read_bytes, files.expand)
+
+def read_sound(config: Path | None, environ: Mapping[str, str]) -> tuple[Config, list[Problem]]:
+    """Load what can be used of the configuration that applies, and all that is wrong with the rest.
+
+    Raises:
+        ConfigurationError: nothing can be used.
+    """
+    from agent.config.load import load_sound
+
+    loaded, problems = load_sound(common.config_path(config, os.environ), environ, files.read_bytes, files.expand)
+    if problems and not loaded.profiles:
+        raise ConfigurationError(problems)
+    return loaded, problems
 
 
 def become(seen_by: Service) -> None:

@@ -11,18 +11,17 @@ import click
 from agent.commands import common
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from agent.commands.becoming import Service
     from agent.commands.check_report import Report
-    from agent.config.model import Config, Profile, TokenFile
+    from agent.config.model import Config, Profile
     from agent.credentials.store import Credential
     from agent.doctor.rights import Person
     from agent.engine.jobs import Job
     from agent.engine.services import Services
-    from agent.errors import AgentError, CredentialError
-    from agent.output.sink import Reserved
+    from agent.errors import AgentError, CredentialError, Problem
 
 
 @click.command(
@@ -37,42 +36,67 @@ if TYPE_CHECKING:
 def command(config: Path | None, *, online: bool) -> int:
     """Validate configuration, certificates, keys and output folders, and report all problems at once.
 
-    Changes nothing. Root sees what the service's user would, if the service ran before. Exit codes: 0 all is well; 78
-    a file or folder is wrong; with --online also 77 the provider refuses, 75 it cannot be reached now.
+    Changes nothing. A profile that is wrong in the configuration does not keep the others from being looked at. Root
+    sees what the service's user would, if the service ran before. Exit codes: 0 all is well; 78 a file or folder is
+    wrong; with --online also 77 the provider refuses, 75 it cannot be reached now.
     """
     from agent import log
-    from agent.commands import becoming, check_hook, check_report, check_sandbox, check_sources
+    from agent.commands import becoming, check_files, check_hook, check_report, check_sandbox, check_sources
     from agent.credentials.store import CredentialStore
     from agent.engine.jobs import load_job
     from agent.engine.reserving import reserved
+    from agent.errors import ConfigurationError
 
     seen_by = becoming.service(config)
-    loaded = becoming.read_config(config, seen_by.environ)
+    loaded, problems = becoming.read_sound(config, seen_by.environ)
+    unknown = _unknown_directories(loaded, problems, seen_by)
     log.configure("error", "console", os.environ)
     report, kept = check_report.Report(str(loaded.path)), check_sandbox.look(loaded, seen_by)
     if seen_by.person:
         becoming.become(seen_by)
-        loaded = _introduce(seen_by, seen_by.person, loaded, report)
-    for warning in (*loaded.warnings, *check_sources.open_to_others(loaded.sources)):
+        loaded, problems = _introduce(seen_by, seen_by.person, (loaded, problems), report)
+    for problem in problems:
+        report.error(ConfigurationError((problem,)))
+    for warning in (*loaded.warnings, *check_sources.of_all(loaded)):
         report.warning(warning)
-    for key, error in _directories(loaded, seen_by.promised):
+    for key, error in _directories(loaded, seen_by.promised | unknown):
         report.error(error, f"[agent] {key}")
     kept.tell("", report)
     store, now = CredentialStore(), datetime.now(UTC)
     jobs = [load_job(profile, store, now) for profile in loaded.profiles]
     results = _ask_all(loaded, jobs, now) if online else {}
-    places = reserved(loaded)
+    places, runtime_dir = reserved(loaded), loaded.agent.runtime_dir
+    # Path.exists raises where one may not enter.
+    to_be_made = None if os.path.exists(runtime_dir) and runtime_dir not in unknown else runtime_dir  # noqa: PTH110
     for job in jobs:
         click.echo(f"profile {job.profile.name}")
         kept.tell(job.profile.name, report)
-        _check(job, now, report, loaded.agent.runtime_dir, places, seen_by.credentials)
+        _check(job, now, report, seen_by.credentials)
+        for token_file in job.profile.token_file:
+            check_files.look(token_file, report, to_be_made, job.profile.name, places)
         check_hook.look(job.profile, loaded, report)
         report.answer(results.get(job.profile.name), job.profile.name)
     return report.finish(len(jobs))
 
 
-def _introduce(seen_by: Service, person: Person, config: Config, report: Report) -> Config:
-    """Say as whom everything is checked, and return the configuration as that user sees it.
+def _unknown_directories(config: Config, problems: Sequence[Problem], seen_by: Service) -> frozenset[Path]:
+    """Return those of the agent's directories that are the default ones only because others are said wrongly."""
+    from agent import files
+    from agent.peek import peek_settings
+
+    if not problems:
+        return frozenset()
+    wrong = {problem.key for problem in problems}
+    doubted = {config.agent.state_dir} if "agent.state_dir" in wrong else set()
+    if peek_settings(config.path, seen_by.environ, files.read_bytes).problem:
+        doubted.add(config.agent.runtime_dir)
+    return frozenset(doubted)
+
+
+def _introduce(
+    seen_by: Service, person: Person, seen: tuple[Config, list[Problem]], report: Report
+) -> tuple[Config, list[Problem]]:
+    """Say as whom everything is checked, and return the configuration, and its problems, as that user sees it.
 
     Raises:
         ConfigurationError: there is something in it that this user may not read, or not find.
@@ -80,16 +104,17 @@ def _introduce(seen_by: Service, person: Person, config: Config, report: Report)
     from agent.commands import becoming
     from agent.errors import ConfigurationError, Problem
 
+    config = seen[0]
     report.good(f"checked as user {person.name}, who keeps {config.agent.runtime_dir}")
     if os.access(config.path, os.R_OK):
-        return becoming.read_config(config.path, seen_by.environ)
+        return becoming.read_sound(config.path, seen_by.environ)
     message = f"user {person.name} may not read it"
     if config.path == common.DEFAULT_CONFIG:
         hint = f"chgrp {person.name} {config.path} && chmod 0640 {config.path}"
         report.error(ConfigurationError((Problem(config.path, None, "", message, hint),)))
     else:
         report.warning(f"{config.path}: {message} where it is now")
-    return config
+    return seen
 
 
 def _directories(config: Config, promised: Collection[Path]) -> Iterator[tuple[str, AgentError]]:
@@ -128,8 +153,8 @@ def _try_making(directory: Path) -> None:
         raise OutputError(directory, message, hint="name a directory of a real file system") from None
 
 
-def _check(job: Job, now: datetime, report: Report, runtime_dir: Path, places: Reserved, later: Path | None) -> None:
-    """Report on one profile."""
+def _check(job: Job, now: datetime, report: Report, later: Path | None) -> None:
+    """Report on the credentials of one profile."""
     name = job.profile.name
     for error in _credential_errors(job, now):
         if later and error.path.is_relative_to(later):
@@ -141,8 +166,19 @@ def _check(job: Job, now: datetime, report: Report, runtime_dir: Path, places: R
     for credential in job.usable:
         for warning in credential.warnings:
             report.warning(f"{name}: {warning}")
-    for token_file in job.profile.token_file:
-        _check_token_file(token_file, report, runtime_dir, name, places)
+    for warning in _ending(job, now):
+        report.warning(f"{name}: {warning}")
+
+
+def _ending(job: Job, now: datetime) -> Iterator[str]:
+    """Yield a warning if the certificate that lasts longest ends soon enough to be announced."""
+    from agent import rotation, words
+
+    ends = [(each.not_after, str(each.path)) for each in _sound(job, now) if each.not_after]
+    end, path = max(ends, default=(None, ""))
+    if end and rotation.threshold(end - now, job.profile.warn_before) is not None:
+        when = words.relative(end - now)
+        yield f"the certificate {path} expires {when}: put a renewed one in its place, and upload its .cer"
 
 
 def _credential_errors(job: Job, now: datetime) -> Iterator[CredentialError]:
@@ -184,39 +220,6 @@ def _describe(credential: Credential, now: datetime) -> str:
     if credential.thumbprint:
         text += f", thumbprint {credential.thumbprint}"
     return text + (f", expires {words.relative(credential.not_after - now)}" if credential.not_after else "")
-
-
-def _check_token_file(token_file: TokenFile, report: Report, runtime_dir: Path, name: str, places: Reserved) -> None:
-    """Try whether the agent can write there, with the owner and rights that are asked for."""
-    from agent.errors import OutputError
-
-    # The agent makes its own directory when it starts; that it is not there before is no problem of the file's.
-    missing = token_file.path.parent == runtime_dir and not os.path.exists(runtime_dir)  # noqa: PTH110 - Path.exists raises where one may not enter
-    try:
-        for warning in _try_access(token_file) if missing else _try_writing(token_file, places):
-            report.warning(f"{name}: token_file: {warning}")
-    except OutputError as error:
-        report.error(error, f"{name}: token_file")
-    else:
-        report.good(f"token file {token_file.path} ({token_file.format}, {token_file.mode:04o})", token_file.path)
-
-
-def _try_writing(token_file: TokenFile, places: Reserved) -> tuple[str, ...]:
-    from agent.output import sink
-
-    return sink.probe(token_file.path, sink.access_of(token_file), places)
-
-
-def _try_access(token_file: TokenFile) -> tuple[str, ...]:
-    """Look up owner, group and readers, which is all that can be tried without a folder."""
-    from agent.errors import OutputError
-    from agent.output import access
-
-    try:
-        access.resolve(access.access_of(token_file))
-    except LookupError as error:
-        raise OutputError(token_file.path, str(error), hint="create it, or correct owner, group or readers") from None
-    return ()
 
 
 def _ask_all(config: Config, jobs: list[Job], now: datetime) -> dict[str, str | AgentError]:

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from agent.config.model import Config
+
+
+def of_all(config: Config) -> Iterator[str]:
+    """Yield the warnings of all files of a configuration, and of those it may miss."""
+    yield from open_to_others(config.sources)
+    yield from _absent(config.agent.include)
+
 
 def open_to_others(sources: Iterable[Path]) -> Iterator[str]:
     """Yield a warning for each file, and each directory above one, that others than root and this user may change.
@@ -43,3 +51,13 @@ def _look(path: Path) -> Iterator[str]:
     if found.st_mode & stat.S_IWOTH and not sticky:
         mode = stat.S_IMODE(found.st_mode)
         yield f"{path} may be written by everybody (mode {mode:04o}), who can so change {what}: chmod o-w {path}"
+
+
+def _absent(patterns: Iterable[str]) -> Iterator[str]:
+    """Yield a warning for each directory of `include` that is not there: nothing in it is missed."""
+    from agent.config.values import is_wild
+    from agent.watching.watchset import fixed_directory
+
+    for directory in dict.fromkeys(map(fixed_directory, filter(is_wild, patterns))):
+        if not directory.is_dir():
+            yield f"agent.include: the directory {directory} does not exist: no profile comes from there"

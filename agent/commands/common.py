@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from agent.errors import ConfigurationError, Problem
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -34,10 +36,20 @@ def config_option(function: F) -> F:
 
 
 def config_path(config: Path | None, environ: Mapping[str, str]) -> Path:
-    """Return the absolute path of the configuration that applies; ``-c`` may also stand before the command."""
+    """Return the absolute path of the configuration that applies; ``-c`` may also stand before the command.
+
+    Raises:
+        ConfigurationError: it is relative to a directory that is gone.
+    """
     context = click.get_current_context(silent=True)
     before = context.find_root().obj if context else None
-    return Path(config or before or environ.get("TOKEN_AGENT_CONFIG") or DEFAULT_CONFIG).absolute()
+    path = Path(config or before or environ.get("TOKEN_AGENT_CONFIG") or DEFAULT_CONFIG)
+    try:
+        return path.absolute()
+    except OSError as error:
+        reason = f"it is relative to the current directory, which cannot be had ({error.strerror})"
+        hint = "was that deleted? cd to another one, or name the file by its whole path"
+        raise ConfigurationError([Problem(path, None, "", reason, hint)]) from error
 
 
 def read_config(config: Path | None) -> Config:

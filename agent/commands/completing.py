@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agent.commands import common
+from agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,11 @@ def profiles(context: click.Context, parameter: click.Parameter, incomplete: str
     """Return the names of profiles that are not on the line yet."""
     given = context.params.get(parameter.name or "")
     config = context.params.get("config") or context.find_root().params.get("config")
-    names = dict.fromkeys(_names(common.config_path(config, os.environ)))
+    try:
+        path = common.config_path(config, os.environ)
+    except ConfigurationError:
+        return []
+    names = dict.fromkeys(_names(path))
     return [name for name in names if name.startswith(incomplete) and not (isinstance(given, tuple) and name in given)]
 
 
@@ -48,5 +53,5 @@ def _names(config: Path) -> Iterator[str]:
 
     yield from peek_names(config, os.environ, files.read_bytes, files.expand)
     with suppress(OSError, ValueError):
-        content = files.read_bytes(asking.directory(config) / "status.json", limit=status.LARGEST)
+        content = files.read_bytes(asking.guess(config).runtime_dir / "status.json", limit=status.LARGEST)
         yield from (profile.name for profile in status.parse(content)[1])

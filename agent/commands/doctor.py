@@ -67,7 +67,8 @@ def _examine(names: Sequence[str], users: Sequence[str], config: Path | None) ->
 
     asked, unit = _people(users), surroundings.unit()
     now = _now()
-    found, path = runtime.known(asking.directory(config), now), common.config_path(config, os.environ)
+    path = common.config_path(config, os.environ)
+    found = runtime.known(asking.guess(path).runtime_dir, now)
     pid = found.pid or int(unit.get("MainPID", "0")) or None
     agent = surroundings.agent_user(pid, unit)
     if files.is_hidden(path) and (agent is None or agent.uid != os.geteuid()):

@@ -14,24 +14,58 @@ from agent.config.values import check_variable
 from agent.errors import AgentError, OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
 
     from agent.status import ProfileStatus
 
 
+PATH_VARIABLE = "TOKEN_FILE"
+"""Tells CMD where the token is."""
+
+
 def _variable(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value == PATH_VARIABLE:
+        raise click.BadParameter(f"{value} holds the path of the token file; name another one for the token itself")
     try:
         return None if value is None else check_variable(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
 
+class WithCommand(click.Command):
+    """A command whose own options end where CMD begins, as with `env` and `nice`; a ``--`` before it is as good."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take nothing behind the first word of CMD for an option of ours."""
+        begin = self._command_in(args)
+        return super().parse_args(ctx, args if begin is None else [*args[:begin], "--", *args[begin:]])
+
+    def _command_in(self, args: Sequence[str]) -> int | None:
+        """Return where the second word that is no option stands; None if there is none before a ``--``."""
+        valued = {
+            name for each in self.params if isinstance(each, click.Option) and not each.is_flag for name in each.opts
+        }
+        words, is_value = 0, False
+        for place, arg in enumerate(args):
+            if is_value:
+                is_value = False
+            elif arg == "--":
+                return None
+            elif arg.startswith("-") and arg != "-":
+                is_value = arg in valued  # else it stands behind a `=`, or there is none
+            elif (words := words + 1) == 2:  # noqa: PLR2004 - NAME and CMD
+                return place
+        return None
+
+
 @click.command(
+    cls=WithCommand,
     epilog=common.examples(
         "token-agent exec graph -- ./nightly-report.sh",
         "token-agent exec graph --env GRAPH_TOKEN -- terraform apply",
         "token-agent exec billing --env TOKEN --restart-on-refresh -- billing",
-    )
+    ),
 )
 @click.argument("name", metavar="NAME", shell_complete=completing.profiles)
 @click.option("--env", "variable", metavar="VAR", callback=_variable, help="Put the token itself into this variable.")
@@ -40,7 +74,7 @@ def _variable(_context: click.Context, _parameter: click.Parameter, value: str |
 @common.config_option
 @click.argument(
     "argv",
-    metavar="-- CMD...",
+    metavar="[--] CMD...",
     nargs=-1,
     required=True,
     type=click.UNPROCESSED,
@@ -65,18 +99,20 @@ def command(
     SuccessExitStatus=143, or a stop that CMD dies of is taken for a failure.
 
     Exit codes: CMD's; 126 CMD cannot be executed; 127 it is not found; 2 there is no such profile; 75 no valid token
-    in time; 69 the same, and no agent is running; 78 the token file cannot be read.
+    in time; 69 the same, and no agent is running; 78 the token file or the configuration cannot be used.
     """
     from agent import child
 
-    (profile,) = consumer.wait(consumer.Knowledge(asking.directory(config), config), [name], None, timeout)
+    knowledge = consumer.Knowledge(asking.directory(config), config)
+    with asking.blaming(config):
+        (profile,) = consumer.wait(knowledge, [name], None, timeout)
     token = Token(profile, config)
     if variable or restart_on_refresh:
         token.read()
 
     def environ() -> dict[str, str]:
         token.read_again()
-        return {**os.environ, "TOKEN_FILE": str(token.path)} | ({variable: token.secret} if variable else {})
+        return {**os.environ, PATH_VARIABLE: str(token.path)} | ({variable: token.secret} if variable else {})
 
     try:
         return child.supervise(argv, environ, token.is_new if restart_on_refresh else None)

@@ -27,8 +27,8 @@ def command(config: Path | None) -> int:
     The running agent compares what is on disk with what it does, and names the keys or files that differ. Nothing is
     changed. Without an agent there is nothing to compare with; `token-agent check` validates on its own.
 
-    Exit codes: 0 shown; 78 a reload would be refused; 69 no agent is running; 75 it does not answer in time (90 s), or
-    is stopped by a signal.
+    Exit codes: 0 shown; 78 a reload would be refused, or no agent is found by a configuration that is wrong; 69 no
+    agent is running; 75 it does not answer in time (90 s), or is stopped by a signal.
     """
     try:
         answer = asked(config, "plan")

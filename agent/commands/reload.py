@@ -30,8 +30,8 @@ def command(config: Path | None) -> int:
     Only profiles that differ are restarted, and they go on with their tokens. If anything is wrong, all problems are
     printed and nothing changes. A certificate that cannot be used is named, and the one at work stays.
 
-    Exit codes: 0 reloaded; 78 refused, the configuration is wrong; 69 no agent is running; 75 it does not answer in
-    time (90 s), or is stopped by a signal.
+    Exit codes: 0 reloaded; 78 the configuration is wrong: it is refused, or no agent is found by it; 69 no agent is
+    running; 75 it does not answer in time (90 s), or is stopped by a signal.
     """
     asking.show_lines(asked(config, "reload"))
     return 0
@@ -41,24 +41,14 @@ def asked(config: Path | None, op: str) -> Answer:
     """Return what the agent answers to a request about its configuration.
 
     Raises:
-        ConfigurationError: the file is not even TOML, and with it unknown where the agent is.
+        ConfigurationError: there is no agent, or it is not known where, and no configuration that could be used.
         UnreachableError: there is no agent.
         TransientError: it does not answer in time.
     """
+    directory = asking.directory(config)
     try:
-        return asking.accept(asking.ask(asking.directory(config), {"op": op}, config, patience=asking.SHORT_PATIENCE))
+        return asking.accept(asking.ask(directory, {"op": op}, config, patience=asking.SHORT_PATIENCE))
     except UnreachableError:
-        _refuse_nonsense(common.config_path(config, os.environ))
+        if not os.path.lexists(common.config_path(config, os.environ)):
+            common.read_config(config)  # of interest to nobody but those who want to have it taken over
         raise
-
-
-def _refuse_nonsense(path: Path) -> None:
-    """Raise what keeps a configuration from being read at all; one that is not there is no such thing."""
-    from agent import files
-    from agent.config import source
-
-    try:
-        content = files.read_bytes(path)
-    except OSError:
-        return
-    source.parse(path, content)

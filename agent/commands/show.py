@@ -68,7 +68,8 @@ def command(what: str, config: Path | None, *, as_json: bool) -> int:
     signature is not printed. Of an opaque token, which is legitimate, only its size and fingerprint are shown;
     with --json header and claims are null then.
 
-    Exit codes: 0 a token was shown; 78 the file cannot be read or holds no token; 2 there is no such profile or file.
+    Exit codes: 0 a token was shown; 78 the file is missing, cannot be read, or holds no token; 2 a NAME that is no
+    profile's and no file's.
     """
     source = find(what, config)
     secret = token_in(read(source), source)

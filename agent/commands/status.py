@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent import files, lock, status, words
+from agent import lock, status, words
 from agent.commands import asking, common, completing, known, reality
 from agent.errors import ConfigurationError, OutputError
-from agent.peek import peek_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from agent.status import ProfileStatus
 
 Document = dict[str, Any]
 COLOURS = {"fresh": "green", "degraded": "yellow", "expired": "red", "pending": "yellow", "stopped": "red"}
@@ -68,8 +69,9 @@ def _document(config: Path) -> Document:
 
     Raises:
         OutputError: the status file is there but cannot be read.
+        ConfigurationError: it is not known which agent is meant.
     """
-    settings = peek_settings(config, os.environ, files.read_bytes)
+    settings = asking.settings(config)
     now = datetime.now(UTC)
     path = settings.runtime_dir / "status.json"
     try:
@@ -88,8 +90,9 @@ def _document(config: Path) -> Document:
     if not running:
         profiles, config_error = reality.configured(profiles, config, settings.state_dir)
         agent = dataclasses.replace(agent, config_error=config_error)
-    compared = tuple(reality.compared(profile, now, running=running) for profile in profiles)
-    document = status.document(agent, compared, now, running=running)
+    idle = found.pid is not None and lock.is_stopped(found.pid)
+    compared = tuple(reality.compared(profile, now, running=running and not idle) for profile in profiles)
+    document = status.document(agent, compared, now, running=running, idle=idle)
     if found.before:
         document["agent"] |= {"pid": found.pid or None, "started_at": None}
     return document
@@ -99,15 +102,14 @@ def _nothing_left(config: Path, directory: Path, now: datetime) -> Document:
     """Return the document where no agent has left one: all profiles are pending."""
     from agent import __version__
 
-    names: list[str] = []
+    pending: tuple[ProfileStatus, ...] = ()
     error = None
     try:
-        names = [profile.name for profile in common.read_config(config).profiles]
+        pending = tuple(map(reality.unknown, common.read_config(config).profiles))
     except ConfigurationError as problem:
         error = problem.message
     agent = status.AgentStatus(__version__, 0, now, str(config), config_error=error, mode="once")
     pid = lock.holder(directory)
-    pending = tuple(status.ProfileStatus(name) for name in names)
     document = status.document(agent, pending, now, running=pid is not None)
     document["agent"] |= {"pid": pid or None, "started_at": None}
     return document

@@ -31,7 +31,11 @@ def command(names: tuple[str, ...], config: Path | None, min_valid: timedelta | 
     Any user may wait: neither the configuration nor the tokens need be readable. While there is nothing to wait for
     yet, as before the agent's start, this waits as well.
 
-    Exit codes: 0 all are valid; 2 there is no such profile; 75 not in time; 69 not in time, and no agent is running.
+    Exit codes: 0 all are valid; 2 there is no such profile; 75 not in time; 69 not in time, and no agent is running;
+    78 the same, and the configuration cannot be used; or the one named is not there, and with it unknown which agent
+    is meant.
     """
-    consumer.wait(consumer.Knowledge(asking.directory(config), config), names, min_valid, timeout)
+    knowledge = consumer.Knowledge(asking.directory(config), config)
+    with asking.blaming(config):
+        consumer.wait(knowledge, names, min_valid, timeout)
     return 0

@@ -49,11 +49,33 @@ def taken(settings: AgentSettings, sources: Iterable[Path], profiles: Iterable[P
     paths[normal(settings.state_dir / "state.json")] = "a file of the agent's own"
     paths[normal(settings.runtime_dir)] = "the agent's runtime_dir"
     paths[normal(settings.state_dir)] = "the agent's state_dir"
+    return paths | {normal(path): what for _, path, what in _made_besides(settings)}
+
+
+def _made_besides(settings: AgentSettings) -> Iterator[tuple[str, Path, str]]:
+    """Yield what the agent makes where [agent] says so: the key, the path, and what it is."""
     if settings.metrics_textfile:
-        paths[normal(settings.metrics_textfile)] = "the metrics_textfile"
+        yield "metrics_textfile", settings.metrics_textfile, "the metrics_textfile"
     if settings.metrics_listen and settings.metrics_listen.startswith("unix:"):
-        paths[normal(Path(settings.metrics_listen.removeprefix("unix:")))] = "the socket of metrics_listen"
-    return paths
+        path = Path(settings.metrics_listen.removeprefix("unix:"))
+        yield "metrics_listen", path, "the socket of metrics_listen"
+
+
+def agent_conflicts(
+    settings: AgentSettings, sources: Iterable[Path], profiles: Iterable[Profile]
+) -> Iterator[tuple[str, str]]:
+    """Yield each key of [agent] that names a file which is something else's, and whose; token files say it themselves.
+
+    Args:
+        settings: [agent].
+        sources: the files of the configuration.
+        profiles: all of them.
+    """
+    bare = settings.model_copy(update={"metrics_textfile": None, "metrics_listen": None})
+    named = list(_made_besides(settings))
+    targets = [(what, path) for _, path, what in named]
+    for number, message in conflicts(targets, taken(bare, sources, profiles)):
+        yield named[number][0], message
 
 
 def conflicts(targets: Iterable[Target], paths: dict[str, str]) -> Iterator[tuple[int, str]]:

@@ -2,7 +2,7 @@
 
 Pure: files are read, patterns expanded and the environment looked at through the arguments. The walk: read the
 main file, then the included ones; validate ``[agent]`` and ``[defaults]``; make a profile of each ``[[profile]]``;
-look at them together. Nothing is returned unless everything is right.
+look at them together. `load_config` returns nothing unless everything is right.
 """
 
 from __future__ import annotations
@@ -46,6 +46,31 @@ def load_config(
     Raises:
         ConfigurationError: with everything that is wrong, in the order of files and lines.
     """
+    config, problems = load_sound(path, environ, read_bytes, expand)
+    if problems:
+        raise ConfigurationError(problems)
+    return config
+
+
+def load_sound(
+    path: Path,
+    environ: Mapping[str, str],
+    read_bytes: Callable[[Path], bytes],
+    expand: Callable[[Path, str], list[Path]],
+) -> tuple[Config, list[Problem]]:
+    """Return what can be used of a configuration, for a look at it, and all that is wrong with the rest.
+
+    The profiles are those that are right by themselves; of [agent] what is wrong is left out, as if it were not said.
+
+    Args:
+        path: as for `load_config`, and so are the others.
+        environ: for variables.
+        read_bytes: reads.
+        expand: finds.
+
+    Raises:
+        ConfigurationError: the main file cannot be read, or is no TOML.
+    """
     try:
         main = parse(path, read_bytes(path))
     except OSError as error:
@@ -62,12 +87,14 @@ class _Loading:
     read: Callable[[Path], bytes]
     expand: Callable[[Path, str], list[Path]]
     problems: list[Problem] = field(default_factory=list)
+    sound: list[Profile] = field(default_factory=list)
+    """The profiles that nothing is wrong with, each by itself."""
     templates: list[Path] = field(default_factory=list)
     outputs: list[tuple[Draft, Key, Path]] = field(default_factory=list)
     """The token files: whose, which key of it, and where."""
 
-    def run(self) -> Config:
-        """Return the configuration, or raise all that is wrong."""
+    def run(self) -> tuple[Config, list[Problem]]:
+        """Return what can be used of the configuration, and all that is wrong."""
         settings = self._settings()
         self._check_defaults()
         files = [self.main, *load_included(self.main, settings.include, self.read, self.expand)]
@@ -78,19 +105,18 @@ class _Loading:
         drafts = [draft for source in sources for draft in self._drafts(source)]
         profiles = [profile for draft in drafts if (profile := self._profile(draft, settings))]
         self._check_names(drafts)
-        self._check_files(claims.taken(settings, [source.path for source in sources], profiles))
+        self._check_files(settings, [source.path for source in sources], profiles)
         if not (drafts or settings.include or self.problems):
             hint = "add one [[profile]] for each token; config.example.toml shows how"
             self._add(self.main, (), Complaint((), "there is no [[profile]]", hint))
-        if self.problems:
-            raise ConfigurationError(self._sorted(files))
-        return Config(
+        config = Config(
             path=self.main.path,
             agent=settings,
-            profiles=tuple(profiles),
+            profiles=tuple(self.sound),
             sources=tuple(dict.fromkeys([*(source.path for source in sources), *self.templates])),
-            warnings=tuple(_warnings(profiles)),
+            warnings=tuple(_warnings(self.sound)),
         )
+        return config, self._sorted(files)
 
     def _sorted(self, files: list[Source | Problem]) -> list[Problem]:
         """Return the problems in the order of files and lines, each once: many profiles inherit one default."""
@@ -170,6 +196,8 @@ class _Loading:
             profile, wrong = self._with_proxy(profile)
             complaints += wrong
         self._complain(draft, complaints, rules.profile_rules(draft.keys))
+        if profile and not complaints:
+            self.sound.append(profile)
         return profile
 
     def _complain(self, draft: Draft, complaints: list[Complaint], more: Iterable[Complaint]) -> None:
@@ -234,10 +262,13 @@ class _Loading:
                 # That its token file is the other's as well goes without saying.
                 self.outputs = [output for output in self.outputs if output[0] is not draft]
 
-    def _check_files(self, taken: dict[str, str]) -> None:
-        """No token file may be another's, nor one that is read."""
+    def _check_files(self, settings: AgentSettings, sources: list[Path], profiles: list[Profile]) -> None:
+        """No token file may be another's, nor one that is read; nor may what the agent makes besides."""
+        hint = "each file has a path of its own"
+        for name, message in claims.agent_conflicts(settings, sources, profiles):
+            self._add(self.main, ("agent",), Complaint((name,), message, hint))
         targets = [(draft.label, path) for draft, _, path in self.outputs]
-        for number, message in claims.conflicts(targets, taken):
+        for number, message in claims.conflicts(targets, claims.taken(settings, sources, profiles)):
             draft, key, _ = self.outputs[number]
             self.problems.append(draft.problem(Complaint(key, message, "each token file has a path of its own")))
 

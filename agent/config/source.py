@@ -27,6 +27,7 @@ _READ_HINTS = {
     errno.ENOENT: "start from config.example.toml, or name another file with -c",
     errno.EACCES: "let the agent's user read it: chgrp token-agent FILE, chmod 0640 FILE; its directories need x",
     errno.EISDIR: 'name a file in it; include = ["conf.d/*.toml"] takes all files of a directory',
+    errno.EINVAL: "put it into a file: it is read again and again, and a pipe such as /dev/fd/63 can be read only once",
     errno.EFBIG: "is this really a configuration?",
 }
 _READ_MESSAGES = {

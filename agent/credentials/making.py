@@ -37,6 +37,7 @@ SKEW = timedelta(minutes=5)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a file name of ours may look like, without its suffix."""
 _ATTRIBUTE = re.compile(r"(^|(?<!\\)[,+])\s*([A-Za-z]+|\d+(?:\.\d+)+)\s*=\s*")
+_BETWEEN = re.compile(r"(?<!\\)[,+]")
 _FURTHER_NAMES = {"E": NameOID.EMAIL_ADDRESS, "EMAILADDRESS": NameOID.EMAIL_ADDRESS}
 _SIGNS_ONLY = x509.KeyUsage(
     digital_signature=True,
@@ -124,7 +125,17 @@ def parse_subject(text: str) -> x509.Name:
         return x509.Name.from_rfc4514_string(tidied, _FURTHER_NAMES)
     except ValueError as error:
         reason = str(error) or 'attributes are CN, O, OU, L, ST, C, DC, UID, E; a comma within a value is written "\\,"'
-        raise ValueError(f"not a subject: {reason}") from error
+        raise ValueError(f"not a subject: {_attribute_at_fault(f'CN={text}' if bare else tidied)}{reason}") from error
+
+
+def _attribute_at_fault(text: str) -> str:
+    """Return the name of the first attribute that cannot be one, such as for its length; empty if that is not it."""
+    for part in _BETWEEN.split(text):
+        try:
+            x509.Name.from_rfc4514_string(part, _FURTHER_NAMES)
+        except ValueError as error:
+            return f"{part.partition('=')[0].strip()}: " if str(error) else ""
+    return ""
 
 
 def file_name(subject: x509.Name) -> str:

@@ -87,7 +87,9 @@ def _missing_hint(path: Path) -> str:
     if path.is_symlink():
         return f"it is a symbolic link to {Path.readlink(path)}, which does not exist"
     nearest = next((parent for parent in path.parents if parent.exists()), Path("/"))
-    return "" if nearest == path.parent else f"{nearest} is there, the rest of the path is not"
+    if nearest == path.parent:
+        return "put it there, or correct the path"
+    return f"{nearest} is there, the rest of the path is not"
 
 
 def _permission_hint(path: Path) -> str:
@@ -101,6 +103,8 @@ def _permission_hint(path: Path) -> str:
         home = next((home for home in _HOMES if real.startswith(f"{home}/")), None)
         return f"{_HIDDEN.format(home=home)}; or else {way}" if home else way
     owner, group, mode = users.user_name(status.st_uid), users.group_name(status.st_gid), stat.S_IMODE(status.st_mode)
+    if status.st_uid == os.geteuid() and not mode & stat.S_IRUSR:
+        return f"it belongs to {owner}, who is us, and its mode is {mode:04o}: chmod u+r {path}"
     return (
         f"it belongs to {owner}:{group} with mode {mode:04o}, and this process is user {user}: "
         f"chgrp it to a group of {user} and chmod g+r, or pass it with LoadCredential= in the unit"

@@ -86,7 +86,6 @@ class Supervisor:
         async with anyio.create_task_group() as tasks:
             self._crew = Crew(services, tasks)
             self._guard = Guard(self._crew, services, self._reloading)
-            tasks.start_soon(services.board.keep_saved, services.workers)
             tasks.start_soon(self._follow_clock)
             tasks.start_soon(reach.tell, services, self._guard.publish)
             tasks.start_soon(services.hooks.run)
@@ -94,6 +93,7 @@ class Supervisor:
             await self._look()  # at once, so that a disk that does not answer is known
             await tidying.prepare(self._config, services)
             await self._take(self._config)
+            tasks.start_soon(services.board.keep_saved, services.workers)  # from now on it knows all profiles
             await tasks.start(self._watch)
             tasks.start_soon(self._guard.keep, lambda: self._config.agent.rescan_interval)
             await tasks.start(
