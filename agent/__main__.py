@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+SHORTAGE = b"token-agent: there is not enough memory to start: raise LimitAS=, LimitDATA= (ulimit -v, -d)\n"
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code; without memory for that much, say so in a line."""
+    try:
+        _main()
+    except MemoryError:
+        os.write(2, SHORTAGE)
+        sys.exit(75)
+
+
+def _main() -> None:
     from agent import streams
 
     streams.prepare()

@@ -2,6 +2,8 @@
 
 While an authority works, its profiles go through freely. Until it has answered once, and again when it stops
 answering, one profile probes and the others share what it finds; the back-off then belongs to the authority.
+
+What hangs is held against the host that hangs, for a host has many authorities (Entra's tenants): `has_room`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,34 @@ from agent.errors import TransientError
 
 Verdict = Literal["ask", "probe", "wait", "later"]
 """Go ahead; go ahead and tell the others; wait for the one who probes; come again when the next probe is due."""
+
+
+LENT = 48
+"""Places that are lent at most, while those who have them wait for what hangs; each is a thread."""
+
+
+def kept_places(total: int) -> int:
+    """Return how many of all places are kept for hosts that answer: a quarter, at least one if there are two."""
+    return max(total // 4, min(1, total - 1))
+
+
+def has_room(free: int, kept: int, under_way: int, *, answers: bool) -> bool:
+    """Return whether a host may have one more request under way.
+
+    One that answered at last leaves one place more than those kept, and may use even these while it has fewer under way
+    than are free. Any other one, be it new, may use none of those kept, and of the rest while it has fewer under way
+    than are free of them. So however many hosts hang that have not answered at last, those that have find places; and
+    one host that hangs, whatever it did before and however many its tenants are, leaves a place to any other.
+
+    Args:
+        free: the places that nobody uses now.
+        kept: of all places, as `kept_places` says.
+        under_way: the requests that the host has not answered yet.
+        answers: its last request was answered, be it by a refusal.
+    """
+    if answers:
+        return free > min(kept + 1, under_way)
+    return free - kept > under_way
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ import click
 
 from agent import __version__, streams
 from agent.commands import common
-from agent.errors import AgentError, ConfigurationError
+from agent.errors import AgentError, ConfigurationError, ShortageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,6 +45,10 @@ COMMANDS = {
 }
 """Every command with its line of help: listing them imports none of them."""
 _BUG = "unexpected failure, please report it"
+_SHORTAGE = ShortageError(
+    "there is not enough memory, or there are not enough threads",
+    hint="raise LimitAS=, LimitDATA= or TasksMax= of the unit (ulimit -v, -d, -u), or see what else uses them up",
+)
 
 
 class LazyGroup(click.Group):
@@ -149,7 +153,7 @@ def _call(arguments: Sequence[str]) -> int:
     except SystemExit:
         result = 0  # what click makes of a reader of our output that has left (`| head`)
     except Exception as error:  # noqa: BLE001 - the one place where a bug is turned into exit code 1
-        result = _unexpected(error)
+        result = complain(_SHORTAGE) if _is_shortage(error) else _unexpected(error)
     return result if isinstance(result, int) else 0
 
 
@@ -171,6 +175,13 @@ def complain(error: AgentError) -> int:
         lines = [f"token-agent: {error.message}", *([f"  hint: {error.hint}"] if error.hint else [])]
     _say(lines)
     return error.exit_code
+
+
+def _is_shortage(error: BaseException) -> bool:
+    """Tell whether nothing is wrong but that this machine has no memory, or no thread, left."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_shortage, error.exceptions))
+    return isinstance(error, MemoryError) or str(error) == "can't start new thread"
 
 
 def _unexpected(error: Exception) -> int:

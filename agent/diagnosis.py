@@ -31,6 +31,18 @@ GREAT_SKEW = timedelta(minutes=5)
 """From here on the clock deserves a word whenever a credential is refused: so much is usually tolerated."""
 
 _CREDENTIAL_ERRORS = frozenset({"invalid_client", "invalid_grant"})
+_CLIENT_ERRORS = _CREDENTIAL_ERRORS | {
+    "unauthorized_client",
+    "invalid_scope",
+    "invalid_resource",
+    "invalid_target",
+    "access_denied",
+    "interaction_required",
+    "consent_required",
+}
+"""What a token endpoint says of a client, its credential or its scope, and nobody else does."""
+_REFUSED_WITH = frozenset({HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+"""The statuses of such answers; some gateways make 200 of all."""
 _OUT_OF_TIME = "not within its valid time range"
 _CODE = re.compile(r"AADSTS\s?(\d{4,9})(?!\d)", re.ASCII | re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -68,7 +80,9 @@ def classify(
     hint = answer.hint(subject)
     if skew is not None and abs(skew) > GREAT_SKEW and answer.about_credential:
         hint = f"{_set_right(skew)}; if that is not it: {hint}"
-    return RejectedError(answer.message, hint=hint, code=answer.code, correlation_id=answer.correlation_id)
+    error = RejectedError(answer.message, hint=hint, code=answer.code, correlation_id=answer.correlation_id)
+    error.answered = answer.is_to_client
+    return error
 
 
 class _Answer:
@@ -97,6 +111,13 @@ class _Answer:
         """Whether the same request can succeed later, going by status, OAuth error and AADSTS code."""
         kinds = {entry.kind for entry in (self.entry, self.by_error) if entry}
         return self.status >= HTTPStatus.INTERNAL_SERVER_ERROR or not kinds.isdisjoint("TL")
+
+    @property
+    def is_to_client(self) -> bool:
+        """Whether this is plainly a token endpoint's answer to this client; a throttle is, whatever its words."""
+        if self.status == HTTPStatus.TOO_MANY_REQUESTS:
+            return True
+        return self.status in _REFUSED_WITH and self.error in _CLIENT_ERRORS
 
     @property
     def about_credential(self) -> bool:
@@ -161,7 +182,7 @@ def skew_news(said: timedelta | None, skew: timedelta) -> Literal["off", "right"
 
 
 def _transient(answer: _Answer, hint: str, retry_after: timedelta | None) -> TransientError:
-    return TransientError(
+    error = TransientError(
         answer.message,
         hint=hint,
         code=answer.code,
@@ -169,6 +190,8 @@ def _transient(answer: _Answer, hint: str, retry_after: timedelta | None) -> Tra
         retry_after=retry_after or (LOOP_PAUSE if answer.loops else None),
         unreachable=answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR,
     )
+    error.answered = answer.is_to_client
+    return error
 
 
 def _busy(answer: _Answer, retry_after: timedelta | None, subject: str) -> TransientError:

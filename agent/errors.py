@@ -7,6 +7,7 @@
     ├── CredentialError           78  configuration  certificate, key, password, secret or assertion file is unusable
     ├── OutputError               78  output         a token file cannot be written where it should be
     ├── BusyError                 75  transient      another agent holds this runtime directory
+    ├── ShortageError             75  transient      this machine has no thread or no memory left for us
     ├── UnreachableError          69  transient      the running agent does not answer
     └── AcquisitionError                             no token was acquired:
         ├── TransientError        75  transient      network, provider or clock: trying again can help
@@ -108,6 +109,13 @@ class BusyError(AgentError):
     kind = "transient"
 
 
+class ShortageError(AgentError):
+    """This machine has no thread, or no memory, left for us."""
+
+    exit_code = 75
+    kind = "transient"
+
+
 class UnreachableError(AgentError):
     """The running agent does not answer."""
 
@@ -120,10 +128,12 @@ class AcquisitionError(AgentError):
 
     ``code`` is the AADSTS code as Entra writes it (``AADSTS700027``) or the OAuth 2.0 error (RFC 6749 5.2);
     ``correlation_id`` finds the attempt in Entra's sign-in logs. ``skew`` is this machine's clock minus the provider's,
-    if it said what time it is.
+    if it said what time it is. ``answered`` is true where it was plainly the token endpoint that has spoken, to this
+    client: about its credential, its scope, or how often it asks.
     """
 
     skew: timedelta | None = None
+    answered: bool = False
 
     def __init__(
         self, message: str, *, hint: str = "", code: str | None = None, correlation_id: str | None = None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 WITHHELD = "[withheld]"
 MAX_TEXT = 300
@@ -18,6 +19,8 @@ LONGEST_READ = 6000
 """Characters of a provider's own words that are looked at."""
 SHORTEST = 8
 """Characters; what is shorter may well be part of ordinary words, and no secret."""
+TRACE = 12
+"""Letters and digits in a row of a known secret that are no coincidence, whatever case they are in."""
 
 _TAIL = re.compile(r"\s*(?:Trace ID|Correlation ID|Timestamp):|,?\s*(?:Please visit|Review the documentation)\b")
 """Where Entra's descriptions cease to help."""
@@ -66,6 +69,45 @@ def without(content: bytes, secrets: Iterable[str]) -> bytes:
         for form in sorted(forms if len(secret) >= SHORTEST else (), key=len, reverse=True):
             content = content.replace(form.encode(), WITHHELD.encode())
     return content
+
+
+def without_traces(text: str, secret: str) -> str:
+    """Withhold every line in which a part of a known secret stands, also in another dress; several in a row as one.
+
+    That is: its characters in a row, forwards or backwards, with anything between them that is no letter and no digit;
+    the same of its base64, wherever in the encoded text it begins, and of the digits of a dump (od, hexdump, xxd). So
+    it does not matter where lines end, or how they are spaced.
+    """
+    at = [position for position, char in enumerate(text) if char.isascii() and char.isalnum()]
+    shown = "".join(text[position] for position in at).lower()
+    parts = set(_parts(shown))
+    known = {part for form in _dresses(secret) for part in _parts(form) if part in parts}
+    if not known:
+        return text
+    lines, number_of = text.split("\n"), list(accumulate(char == "\n" for char in text))
+    for start, part in enumerate(_parts(shown)):
+        if part in known:
+            first, last = number_of[at[start]], number_of[at[start + TRACE - 1]]
+            lines[first : last + 1] = [WITHHELD] * (last - first + 1)
+    return "\n".join(
+        line for line, before in zip(lines, ["", *lines], strict=False) if line != WITHHELD or before != line
+    )
+
+
+def _dresses(secret: str) -> Iterator[str]:
+    """Yield what a secret looks like in other dress, of letters and digits only, all of them small."""
+    content = secret.encode(errors="surrogateescape")
+    forms = [secret, secret[::-1], content.hex(), "".join(map(str, content))]
+    forms += [base64.b64encode(content[start:]).decode() for start in range(3)]
+    for begin in (0, 1):  # where words of two bytes begin
+        words = [int.from_bytes(content[start : start + 2], "little") for start in range(begin, len(content), 2)]
+        forms += ["".join(f"{word:04x}" for word in words), "".join(f"{word:06o}" for word in words)]
+    for form in forms:
+        yield "".join(char for char in form if char.isascii() and char.isalnum()).lower()
+
+
+def _parts(text: str) -> Iterator[str]:
+    return (text[start : start + TRACE] for start in range(len(text) - TRACE + 1))
 
 
 def _is_secret(run: str) -> bool:

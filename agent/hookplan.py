@@ -43,11 +43,7 @@ UNPRIVILEGED = (
 OTHERS_PROCESS = "belongs to another user"
 """What is said of a process that may not be sent a signal."""
 
-PART = 20
-"""Characters in a row of a token that give it away."""
-
 _REFUSALS = ("Access denied", "authentication", "ermission denied", "not permitted", OTHERS_PROCESS)
-_WORD = re.compile(rf"[\w.~+/=-]{{{PART},}}")
 _PLACEHOLDER = re.compile(r"\{(path|profile)\}")
 
 
@@ -131,22 +127,11 @@ def summary(ran_at: datetime, outcomes: Mapping[Kind, Outcome]) -> status.HookSt
 
 
 def said(outcomes: Iterable[Outcome], token: AccessToken) -> str:
-    """Return the end of what programs said, without the token and whatever else looks like a secret."""
+    """Return the end of what programs said, without the token in whatever dress, and what else looks like a secret."""
     output = b"\n".join(outcome.output for outcome in outcomes if outcome.output)
     text = harmless.without(output, [token.secret]).decode(errors="replace")
-    return redaction.redact(_without_parts(text, token.secret)).strip()[-MAX_OUTPUT:]
-
-
-def _without_parts(text: str, secret: str) -> str:
-    """Withhold every word that holds a part of a secret, wherever it was cut."""
-    parts = {secret[start : start + PART] for start in range(len(secret) - PART + 1)}
-
-    def shown(match: re.Match[str]) -> str:
-        word = match[0]
-        known = any(word[start : start + PART] in parts for start in range(len(word) - PART + 1))
-        return redaction.WITHHELD if known else word
-
-    return _WORD.sub(shown, text)
+    text = harmless.mask(harmless.without_traces(text, token.secret))
+    return redaction.redact(text).strip()[-MAX_OUTPUT:]
 
 
 def settle(hook: OnRefresh) -> timedelta:

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import anyio
+from anyio import CapacityLimiter as Limiter
 
 from agent.errors import OutputError
+from agent.threads import BEGINNING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,11 +34,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Begin: TypeAlias = "Callable[[], tuple[Callable[[], T], Callable[[], None]]]"
 """Returns work, and how to abort it from another thread."""
+Hold: TypeAlias = "Callable[[], Callable[[], None]]"
+"""Told that a thread has begun; returns what is to be told of its end."""
 
 PATIENCE = 5.0
 """Seconds for disk work; disks that are merely busy answer sooner."""
-BEGINNING = 3.0
-"""Seconds for a thread to begin, in which nothing else happens."""
+
+
+def _nobody() -> Callable[[], None]:
+    return lambda: None
 
 
 class StalledError(TimeoutError):
@@ -59,8 +65,8 @@ class _NoThreadError(Exception):
 class Workers:
     """The threads of one agent; touched by the event loop only.
 
-    Args of the constructor: ``max_in_flight`` acquisitions at once. Disk work and hooks have bounds of their own, so
-    that neither waits for the other.
+    Args of the constructor: ``max_in_flight`` acquisitions at once, those that hang included. Disk work and hooks have
+    bounds of their own, so that neither waits for the other.
 
     ``exhausted`` says that the system gives us no thread. ``news`` is set, and replaced, when that or `stalled`
     changes.
@@ -76,9 +82,8 @@ class Workers:
     """Seconds until a thread is asked for again that the system would not give."""
 
     def __init__(self, max_in_flight: int) -> None:
-        self._network = anyio.CapacityLimiter(max_in_flight)
-        self._disk = anyio.CapacityLimiter(self.DISK_THREADS)
-        self._hooks = anyio.CapacityLimiter(self.HOOK_THREADS)
+        self._network, self._disk = Limiter(max_in_flight), Limiter(self.DISK_THREADS)
+        self._hooks = Limiter(self.HOOK_THREADS)
         self._lost: dict[object, int] = {}  # how many threads hang, by place
         self.exhausted = False
         self.news = anyio.Event()
@@ -164,29 +169,30 @@ class Workers:
 
     # ---- network and hooks
 
-    async def network(self, begin: Begin[T], timeout: float) -> T:  # noqa: ASYNC109 - the time for a free place does not count
+    async def network(self, begin: Begin[T], timeout: float, hold: Hold = _nobody) -> T:  # noqa: ASYNC109 - the time for a free place does not count
         """Run an exchange once a place is free.
 
         Args:
             begin: called when the place is there; returns the work, and how to abort it from another thread.
             timeout: in seconds, for the work.
+            hold: called when its thread has begun; what that returns is called at the end of the thread.
 
         Raises:
             TimeoutError: the time is over; the work was aborted. The same happens if the caller is cancelled.
         """
-        return await self._abortable(self._network, begin, timeout)
+        return await self._abortable(self._network, begin, timeout, hold)
 
     async def hook(self, begin: Begin[T]) -> T:
         """Run a hook once a place is free; it keeps its time itself, and is aborted if the caller is cancelled."""
         return await self._abortable(self._hooks, begin, None)
 
-    async def _abortable(self, places: anyio.CapacityLimiter, begin: Begin[T], timeout: float | None) -> T:  # noqa: ASYNC109 - as above
+    async def _abortable(self, places: Limiter, begin: Begin[T], timeout: float | None, hold: Hold = _nobody) -> T:  # noqa: ASYNC109 - as above
         while True:
             with contextlib.suppress(_NoThreadError):
-                return await self._attempt(places, begin, timeout)
+                return await self._attempt(places, begin, timeout, hold)
             await self._rest()
 
-    async def _attempt(self, places: anyio.CapacityLimiter, begin: Begin[T], timeout: float | None) -> T:  # noqa: ASYNC109 - as above
+    async def _attempt(self, places: Limiter, begin: Begin[T], timeout: float | None, hold: Hold) -> T:  # noqa: ASYNC109 - as above
         place = object()
         await places.acquire_on_behalf_of(place)
         try:
@@ -197,7 +203,13 @@ class Workers:
             places.release_on_behalf_of(place)
             raise
         # The place is given back when the thread is done, not when the caller gives up.
-        work.then = lambda: places.release_on_behalf_of(place)
+        let_go = hold()
+
+        def ended() -> None:
+            places.release_on_behalf_of(place)
+            let_go()
+
+        work.then = ended
         self._note(exhausted=False)
         try:
             if not await work.over(timeout):

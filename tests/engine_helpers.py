@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
+from agent.admission import LENT
 from agent.credentials.store import CredentialStore
 from agent.engine.board import Board
 from agent.engine.gate import Gate
@@ -177,7 +178,7 @@ class World:
         return self.loader.config()
 
     def _assemble(self, config: Config) -> Services:
-        workers = virtual.VirtualWorkers(config.agent.max_in_flight, self.loop)
+        workers = virtual.VirtualWorkers(config.agent.max_in_flight + LENT, self.loop)
         for directory in (config.agent.runtime_dir, config.agent.state_dir):
             directory.mkdir(exist_ok=True, mode=0o755)
         path = f"{self.directory}/bin:{SEARCH_PATH}"

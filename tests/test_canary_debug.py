@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +29,15 @@ SECRET = PASSWORDS["client secret"]
 QUOTING = 'cat "$1"; cat "$TOKEN_AGENT_TOKEN_FILE" >&2; env; exit 3'
 """A hook that says whatever it was given, and the token, on both streams, and fails."""
 
+DRESSING = 'base64 -w0 "$1"; echo; base64 "$1"; od -An -tx1 "$1"; exit 3'
+"""Says the token as well, but so that nobody would know it: in one line, in lines of 76 characters, spaced."""
+
+
+def dressed(secret: str) -> list[str]:
+    """Return what base64 and a dump make of a token, wherever in a text it begins."""
+    content = secret.encode()
+    return [content.hex(), *(base64.b64encode(content[start:-3]).decode() for start in range(3))]
+
 
 def secrets_of(scene: Scene, *names: str) -> dict[str, str]:
     """Return what must not be said: tokens as they lie in their files, the key, the client's secret."""
@@ -39,11 +50,14 @@ def test_hooks_callers_and_refusals(tmp_path: Path, style: str) -> None:
     """At debug level neither a hook that prints the token, nor callers that send it, nor refusals bring it to light."""
     with scene(tmp_path) as it:
         it.provider.register(CLIENT_ID, it.pair, secret=SECRET)
-        hook = {"command": ["/bin/sh", "-c", QUOTING, "sh", "{path}"], "min_interval": "0s"}
+        hook, other = (
+            {"command": ["/bin/sh", "-c", script, "sh", "{path}"], "min_interval": "0s"}
+            for script in (QUOTING, DRESSING)
+        )
         by_secret = {"certificate": None, "client_secret_file": written(tmp_path / "secret", SECRET.encode())}
         profiles = [
             it.profile("hooked", on_refresh=hook),
-            it.profile("secret", on_refresh=hook, **by_secret),
+            it.profile("secret", on_refresh=other, **by_secret),
             it.profile("refused", client_id="00000000-0000-4000-8000-000000000000"),
             it.profile("unexpected", expect={"audience": "api://other"}),
             it.profile("env", token_file=[{"path": "env.token", "format": "template", "template": "{access_token}"}]),
@@ -67,6 +81,9 @@ def test_hooks_callers_and_refusals(tmp_path: Path, style: str) -> None:
     assert "hook.failed" in agent.stderr
     assert "acquisition.failed" in agent.stderr
     assert leaks(text, known) == []
+    in_one_line = re.sub(r"\\n|\s", "", text)
+    tokens = {f"{name}, {n}": form for name, token in known.items() for n, form in enumerate(dressed(token))}
+    assert leaks(in_one_line, tokens) == []
 
 
 def _ask(directory: Path, text: str) -> str:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
 
+from agent.network.transport import Reply, unreachable
 from tests import virtual
 from tests.engine_helpers import World
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from agent.network.transport import Call
 
 MINUTE = 60.0
 HOUR = 3600.0
@@ -118,6 +125,31 @@ def test_on_expiry_spares_a_file_that_has_the_new_token(tmp_path: Path) -> None:
     virtual.run(main)
 
 
+def test_a_token_that_only_one_file_has_outlives_an_outage(tmp_path: Path) -> None:
+    """Due again before all files have it, while the provider is down, it goes to the others; none gets the old one."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure(app='token_file = ["app.token", "second.token"]')
+        second = tmp_path / "run" / "second.token"
+        async with world.running():
+            await anyio.sleep(29 * MINUTE)
+            second.unlink()
+            second.mkdir()  # which no file can be written over
+            world.provider.settings(token_lifetime="20m")
+            await anyio.sleep(2 * MINUTE)
+            new = world.token()
+            assert len(world.requests()) == 2
+            world.provider.fault("drop", None)
+            await anyio.sleep(11 * MINUTE)
+            second.rmdir()
+            await anyio.sleep(MINUTE)
+            assert world.token() == new
+            assert second.read_text() == new
+
+    virtual.run(main)
+
+
 @pytest.mark.parametrize("kind", ["throttle", "throttle_text"])
 def test_retry_after_is_honoured(tmp_path: Path, kind: str) -> None:
     """A 429 with Retry-After of five minutes, in JSON or in Entra's plain text, is not asked again before."""
@@ -174,6 +206,77 @@ def test_whatever_comes_back_the_agent_goes_on(tmp_path: Path, kind: str) -> Non
     virtual.run(main)
 
 
+class Moving:
+    """A provider whose token endpoint moves, once there is something ``left`` that is answered at the old place."""
+
+    def __init__(self, world: World) -> None:
+        self._inner, self._new = world.transport, f"{world.provider.authority}/oauth2/v2.0/token"
+        self.left: Reply | None = None
+        self.asked: list[str] = []
+        world.transport = cast("Any", self)
+
+    def request(
+        self, call: Call, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Reply:
+        self.asked.append("discovery" if method == "GET" else "new" if url == self._new else "old")
+        if self.left and self.asked[-1] == "old":
+            return self.left
+        reply = self._inner.request(call, method, url, headers, body)
+        if self.left and method == "GET":
+            return replace(reply, body=json.dumps(json.loads(reply.body) | {"token_endpoint": self._new}).encode())
+        return reply
+
+
+NOT_FOUND = Reply(404, {"content-type": "application/json"}, b'{"error": "not_found"}')
+REFUSED = Reply(401, {"content-type": "application/json"}, b'{"error": "invalid_client"}')
+
+
+def test_a_token_endpoint_that_moves_is_found(tmp_path: Path) -> None:
+    """Where the old one answers in JSON that nothing is there, the next attempt asks discovery, and nobody restarts."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure()
+        moving = Moving(world)
+        async with world.running():
+            await anyio.sleep(29 * MINUTE)
+            moving.left = NOT_FOUND
+            await anyio.sleep(7 * MINUTE)
+            assert world.state()["state"] == "fresh"
+            assert world.state()["last_error"] is None
+        assert moving.asked == ["discovery", "old", "old", "discovery", "new"]
+
+    virtual.run(main)
+
+
+@pytest.mark.parametrize("how", ["refresh", "reload"])
+def test_who_asks_has_discovery_asked(tmp_path: Path, how: str) -> None:
+    """A refresh, and a reload that restarts what fails, ask where the endpoint is, and share the answer."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        names = [f"p{number}" for number in range(20)]
+        world.configure(*names, agent="max_in_flight = 3")
+        moving = Moving(world)
+        async with world.running() as supervisor:
+            await anyio.sleep(29 * MINUTE)
+            moving.left = REFUSED
+            await anyio.sleep(3 * MINUTE)
+            assert world.state("p0")["last_error"]["code"] == "invalid_client"
+            moving.asked.clear()
+            if how == "refresh":
+                await supervisor.refresh(names)
+            else:
+                world.configure(*names, each='timeout = "31s"')
+                await supervisor.reload(reason="test")
+                await anyio.sleep(5)
+            assert all(world.state(name)["last_error"] is None for name in names)
+        assert 1 <= moving.asked.count("discovery") <= 3
+        assert [url for url in moving.asked if url != "discovery"] == ["new"] * 20
+
+    virtual.run(main)
+
+
 def test_a_thousand_profiles_of_a_dead_provider_probe_one_by_one(tmp_path: Path) -> None:
     """While the provider is unreachable one profile probes for all, and all are fresh soon after it is back."""
 
@@ -204,6 +307,52 @@ def test_a_hanging_provider_delays_neither_others_nor_the_stop(tmp_path: Path) -
             await anyio.sleep(100)
             began = loop.time()
         assert loop.time() - began < 1
+
+    virtual.run(main)
+
+
+class Stuck:
+    """A network in which the look-up of some names never ends, whoever gives it up."""
+
+    def __init__(self, world: World) -> None:
+        self._inner, self._loop, self.released = world.transport, world.loop, threading.Event()
+        world.transport = cast("Any", self)
+
+    def request(
+        self, call: Call, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Reply:
+        if ".hangs.test/" not in url:
+            return self._inner.request(call, method, url, headers, body)
+        self._loop.call_soon_threadsafe(self._waits, 1)
+        self.released.wait()
+        self._loop.call_soon_threadsafe(self._waits, -1)
+        raise unreachable("x.hangs.test", TimeoutError())
+
+    def _waits(self, count: int) -> None:
+        self._loop.waiting_threads += count
+
+
+@pytest.mark.parametrize(("host", "name"), [("h{}.hangs.test", "app"), ("x.hangs.test", "last")])
+def test_look_ups_that_never_end_delay_no_other(tmp_path: Path, host: str, name: str) -> None:
+    """Twenty hosts, or tenants of one host, whose threads hang for good: of another no token is ever late."""
+
+    async def main(loop: virtual.VirtualLoop) -> None:
+        world = World(loop, tmp_path)
+        world.configure(name)
+        text = (tmp_path / "config.toml").read_text()
+        entry = text.partition("[[profile]]")[2]
+        for number in range(20):
+            there = f"https://{host.format(number)}/tenant-{number}.test"
+            named = entry.replace(world.provider.authority, there).replace(f'name = "{name}"', f'name = "bad-{number}"')
+            text += f"[[profile]]{named}"
+        world.write("config.toml", text)
+        stuck = Stuck(world)
+        async with world.running():
+            await anyio.sleep(4 * HOUR)
+            stuck.released.set()
+        at = [round((instant - virtual.START).total_seconds()) for instant in world.requests()]
+        assert at == [1800 * number for number in range(len(at))]
+        assert len(at) >= 8
 
     virtual.run(main)
 

@@ -279,15 +279,52 @@ def test_another_issuer_is_rejected(authority: Authority, tmp_path: Path, issuer
     assert not there.posts
 
 
-def test_discovery_is_asked_again_when_the_endpoint_is_gone(authority: Authority, tmp_path: Path) -> None:
-    """After the provider was out of reach its endpoints may have moved; after a refusal they have not."""
+REFUSALS = [
+    (401, '{"error": "invalid_client"}'),
+    (400, '{"error": "unauthorized_client", "error_description": "AADSTS700016: unknown."}'),
+    (400, '{"error": "invalid_scope"}'),
+    (403, '{"error": "access_denied"}'),
+    (200, '{"error": "invalid_grant"}'),
+    (429, "slow down"),
+]
+
+
+@pytest.mark.parametrize(("status", "text"), REFUSALS)
+def test_a_refusal_says_that_the_endpoint_is_there(
+    authority: Authority, tmp_path: Path, status: int, text: str
+) -> None:
+    """After an answer to this client, about its credential, scope or haste, discovery is not asked again."""
     with provider(authority) as there, client(there, authority.ca_file, tmp_path) as here:
         here.acquire()
-        there.token = answer('{"error": "invalid_client"}', status=401)
+        there.token = answer(text, status=status)
         failure(here)
         failure(here)
         assert len(there.gets) == 1
-        there.token = answer("<html>", status=404)
+
+
+GONE = [
+    (404, "<html>"),
+    (404, '{"error": "not_found", "error_description": "no such endpoint"}'),
+    (404, '{"error": "invalid_client"}'),
+    (410, '{"message": "moved"}'),
+    (400, '{"error": "not_found"}'),
+    (400, '{"error": "invalid_request"}'),
+    (401, "{}"),
+    (403, '{"message": "Missing Authentication Token"}'),
+    (405, '{"error": "method_not_allowed"}'),
+    (200, "{}"),
+    (503, '{"error": "temporarily_unavailable"}'),
+]
+
+
+@pytest.mark.parametrize(("status", "text"), GONE)
+def test_discovery_is_asked_again_when_the_endpoint_may_be_gone(
+    authority: Authority, tmp_path: Path, status: int, text: str
+) -> None:
+    """After whatever is not plainly a token endpoint's answer to this client, it may have moved."""
+    with provider(authority) as there, client(there, authority.ca_file, tmp_path) as here:
+        here.acquire()
+        there.token = answer(text, status=status)
         failure(here)
         there.token = dict(SUCCESS)
         here.acquire()

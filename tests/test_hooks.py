@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import stat
@@ -11,9 +12,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import jwt
 import pytest
 
 from agent import hookplan, hooks, pidfile
@@ -319,3 +322,51 @@ def test_output_is_shown_without_secrets() -> None:
     assert "[withheld]" in text
     assert SECRET not in text
     assert "hunter2" not in text
+
+
+DRESSES = {
+    "base64": 'base64 -w0 "$1"',
+    "base64 in lines": 'base64 "$1"',
+    "base64 of more": '{ printf "token:"; cat "$1"; } | base64 -w0',
+    "base64 in an odd place": '{ printf "x:"; cat "$1"; } | base64 | sed "s/^/  > /"',
+    "base64url": 'base64 -w0 "$1" | tr +/ -_',
+    "base64 twice": 'base64 -w0 "$1" | base64',
+    "compressed": 'gzip -c "$1" | base64',
+    "a Secret": 'printf "kind: Secret\ndata:\n  token: "; base64 -w0 "$1"',
+    "hexadecimal": 'od -An -tx1 "$1"',
+    "hexadecimal, other lines": 'od -An -v -w7 -tx1 "$1" | tr a-f A-F',
+    "words": 'od -v -tx2 "$1"',
+    "octal": 'od -v "$1"',
+    "decimal": 'od -An -v -tu1 "$1"',
+    "characters": 'od -v -c "$1"',
+    "backwards": 'rev "$1"',
+    "spaced": 'sed "s/./& /g" "$1"',
+    "folded": 'fold -w 9 "$1"',
+    "capitals": 'tr a-z A-Z < "$1"',
+}
+
+
+@pytest.mark.parametrize("script", DRESSES.values(), ids=DRESSES.keys())
+def test_output_is_shown_without_secrets_in_other_dress(tmp_path: Path, script: str) -> None:
+    """However a program writes the token down, it is withheld, but for an end too short to be of use."""
+    secret = jwt.encode({"sub": "canary", "roles": ["a.b.c", "Directory.Read.All"], "exp": 2**31}, "k" * 40)
+    path = tmp_path / "token"
+    path.write_text(secret)
+    outcome = shell(f"echo begin; {script}; echo; echo end; exit 1", str(path)).run()
+    shown, *lines = hookplan.said([outcome], replace(TOKEN, secret=secret)).split("\n")
+    assert (shown, lines.pop()) == ("begin", "end")
+    assert "[withheld]" in lines
+    left = [re.sub(r"^[0-7]{7}", "", line) for line in lines if line not in ("[withheld]", "kind: Secret", "data:")]
+    assert len("".join(left)) <= 20
+
+
+def test_ordinary_output_stays_as_it_is() -> None:
+    """Paths, units, digests, commits, identifiers and numbers are no secrets."""
+    said = """nginx: [emerg] cannot load certificate "/etc/nginx/certificates/internal-gateway.example.pem": BIO_new()
+Job for nginx-internal-gateway.service failed; see "systemctl status nginx-internal-gateway.service"
+sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 of 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b
+secret/app-token configured in 550e8400-e29b-41d4-a716-446655440000 at 2026-03-01T12:00:00.123456Z
+10 20 30 40 50 60 70 80 90 100 110 120 /usr/lib/x86_64-linux-gnu/libsomething.so.6.0.30: undefined symbol
+  File "/opt/app/lib/python3.11/site-packages/some_package/module.py", line 12, in ApplicationConfigurationLoader"""
+    token = replace(TOKEN, secret=jwt.encode({"sub": "canary", "exp": 2**31}, "k" * 40))
+    assert hookplan.said([Outcome(1, output=said.encode())], token) == said

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,3 +116,37 @@ def test_no_directory_can_be_watched(stage: Scene) -> None:
         os.chown(stage.config(stage.profile(), stage.profile("second"), rescan_interval="1s"), USER, USER)
         agent.wait_for("token.written", profile="second")
         assert agent.stop() == 0
+
+
+@pytest.mark.parametrize("limit", ["nproc=1", "nproc=3", "nproc=6", "data=48000000"])
+def test_too_few_threads_to_start(stage: Scene, limit: str) -> None:
+    """Without the threads that it needs the agent ends with one clear error: it can start another time."""
+    config = stage.config()
+    os.chown(config, USER, USER)
+    with start("run", "--config", config, command=("prlimit", f"--{limit}", *UNPRIVILEGED)) as agent:
+        assert agent.wait() == 75
+    error, hint = agent.stderr.splitlines()
+    assert error == "token-agent: the system does not give us 6 threads"
+    assert "TasksMax=" in hint
+
+
+WATCHING = """
+import os, resource, sys
+from agent.watching import listener
+os.setgroups([])
+os.setgid(54322)
+os.setuid(54322)  # nobody else's: the limit counts all threads of a user
+resource.setrlimit(resource.RLIMIT_NPROC, (int(sys.argv[1]),) * 2)
+watched, refused = listener.watch(["/"])
+print(watched is not None, refused)
+"""
+
+
+def test_nothing_is_watched_without_a_thread() -> None:
+    """Where watchfiles would end the process, for want of a thread, it is not asked, and the reason is told."""
+    for limit, expected in ((1, False), (2, False), (4, False), (5, True)):
+        command = [sys.executable, "-c", WATCHING, str(limit)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(str(expected))
+        assert ("no thread" in done.stdout) is not expected

@@ -112,6 +112,7 @@ class VirtualWorkers(Workers):
         self,
         begin: Callable[[], tuple[Callable[[], T], Callable[[], None]]],
         timeout: float,  # noqa: ASYNC109 - as the class it extends
+        hold: Callable[[], Callable[[], None]] = lambda: lambda: None,
     ) -> T:
         def begin_waiting() -> tuple[Callable[[], T], Callable[[], None]]:
             work, abort = begin()
@@ -127,7 +128,7 @@ class VirtualWorkers(Workers):
 
             return run, give_up
 
-        return await super().network(begin_waiting, timeout)
+        return await super().network(begin_waiting, timeout, hold)
 
 
 class VirtualClock:

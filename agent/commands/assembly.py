@@ -6,18 +6,19 @@ import os
 import random
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from agent import __version__, files, hooks, lock, log, memory
+from agent import __version__, admission, files, hooks, lock, log, memory, threads
 from agent.clock import SystemClock
 from agent.engine import foothold
 from agent.engine.board import Board
 from agent.engine.gate import Gate
 from agent.engine.hooking import Hooks
 from agent.engine.services import Services, Transports
+from agent.errors import ShortageError
 from agent.network.entra import Discovery
 from agent.output import sink
 from agent.status import AgentStatus
@@ -29,15 +30,23 @@ if TYPE_CHECKING:
     from agent.config.model import Config
 
 
+THREADS = 6
+"""Four that watch, and others to work; for more than that it can wait."""
+THREADS_HINT = "raise TasksMax=, LimitNPROC= or LimitAS= of the unit (ulimit -u, ulimit -v, pids.max of the container)"
+
+
 @contextmanager
 def engine(config: Config, mode: Literal["run", "once"]) -> Iterator[Services]:
     """Hold the runtime directory and yield what the engine works with.
 
     Raises:
+        ShortageError: the system does not give us the threads that are needed.
         OutputError: a directory of the agent cannot be used.
         BusyError: another agent holds it.
     """
     settings = config.agent
+    if not threads.are_spare(THREADS):
+        raise ShortageError(f"the system does not give us {THREADS} threads", hint=THREADS_HINT)
     with _telling_if_stalled(settings.runtime_dir):
         sink.make_directory(settings.runtime_dir, foothold.RUNTIME_MODE)
     with _telling_if_stalled(settings.state_dir):
@@ -58,7 +67,8 @@ def _telling_if_stalled(path: Path) -> Iterator[None]:
     fields = {"path": str(path), "message": str(StalledError().strerror), "hint": StalledError.hint}
     timer = threading.Timer(PATIENCE, log.get_logger().error, ["disk.stalled"], fields)
     timer.daemon = True
-    timer.start()
+    with suppress(RuntimeError):  # no thread: then it is not said
+        timer.start()
     try:
         yield
     finally:
@@ -73,7 +83,7 @@ def services(
     status = AgentStatus(
         version=__version__, pid=os.getpid(), started_at=datetime.now(UTC), config_path=str(config.path), mode=mode
     )
-    workers = Workers(config.agent.max_in_flight)
+    workers = Workers(config.agent.max_in_flight + admission.LENT)
     board = Board(status, config.agent, clock, logger)
     return Services(
         clock=clock,

@@ -8,7 +8,7 @@ from agent import status, tokens
 from agent.engine import reach, timekeeping
 from agent.errors import AcquisitionError
 from agent.network import entra
-from agent.network.discovery import host
+from agent.network.discovery import JUST_NOW, host
 from agent.network.transport import Call
 
 if TYPE_CHECKING:
@@ -38,15 +38,19 @@ async def acquire(job: Job, credential: Credential, services: Services, *, urgen
         call = Call(timeout)
 
         def ask() -> entra.Acquired:
+            if urgent:  # somebody has changed something, here or at the provider
+                services.discovery.forget(profile.authority_url, JUST_NOW)
             transport = services.transport(profile, job.trust)  # may have to read a trust root
             return entra.acquire(profile, credential, transport, call, services.discovery, services.clock)
 
         return ask, call.abort
 
     began = services.clock.boot()
-    async with services.gate.admit((profile.authority_url, job.trust, profile.proxy), profile.name, urgent=urgent):
+    authority, way = (profile.authority_url, job.trust, profile.proxy), (host(profile), profile.proxy)
+    async with services.gate.admit(authority, profile.name, way=way, urgent=urgent) as place:
         asked = services.clock.boot()
-        acquired = await _outcome(profile, services.workers.network(begin, timeout))
+        exchange = services.workers.network(begin, timeout, place.hold)
+        acquired = await _outcome(profile, exchange, services.discovery)
         services.board.tally.exchanged(host(profile), services.clock.boot() - asked, acquired.skew)
         timekeeping.measured(host(profile), acquired.skew, services)
         if isinstance(acquired, AcquisitionError):
@@ -56,11 +60,14 @@ async def acquire(job: Job, credential: Credential, services: Services, *, urgen
     return acquired.token
 
 
-async def _outcome(profile: Profile, exchange: Awaitable[entra.Acquired]) -> entra.Acquired | AcquisitionError:
+async def _outcome(
+    profile: Profile, exchange: Awaitable[entra.Acquired], discovery: entra.Discovery
+) -> entra.Acquired | AcquisitionError:
     """Return what comes of an exchange; only one that is cut off, or was never begun, comes to nothing."""
     try:
         return await exchange
     except TimeoutError:
+        discovery.forget(profile.authority_url)  # its thread may still wait, such as for a name that is no more
         return entra.timed_out(profile)
     except AcquisitionError as error:
         return error

@@ -117,7 +117,9 @@ class Keeper:
                 token = await self._acquire(self._usable(now))
             await self._publish(token)
         except AgentError as error:
-            self.progress = replace(self.progress, unpublished=token if isinstance(error, OutputError) else None)
+            # Also where there is no newer one now: some files may have it, and would get the old one back.
+            serves = token is not None and token.expires_at > now
+            self.progress = replace(self.progress, unpublished=token if serves else None)
             self._failed(error)
         else:
             self._succeeded(token)

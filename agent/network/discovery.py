@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 DISCOVERY_TTL = 24 * 3600.0
 """Seconds; as long as MSAL itself keeps a discovery document."""
+JUST_NOW = 5.0
+"""Seconds; when a person asks for many profiles at once, what was asked for one of them serves the others."""
 _HOST = re.compile(r"[\w.:%-]{1,253}")
 """A name or an address, and nothing that a terminal or a log would mind."""
 _URL = re.compile(r"[\x21-\x7e]{1,2000}")
@@ -28,25 +31,27 @@ class Discovery:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._texts: dict[str, tuple[float, str]] = {}
+        self._texts: dict[str, tuple[float, str]] = {}  # with the time of the answer
         self._lock = threading.Lock()
 
     def recall(self, url: str) -> str | None:
         """Return the document, if it is not too old."""
         with self._lock:
-            until, text = self._texts.get(url, (0.0, ""))
-        return text if self._clock.boot() < until else None
+            since, text = self._texts.get(url, (-math.inf, ""))
+        return text if self._clock.boot() < since + DISCOVERY_TTL else None
 
     def remember(self, url: str, text: str) -> None:
         """Keep a document that can be used."""
         with self._lock:
-            self._texts[url] = (self._clock.boot() + DISCOVERY_TTL, text)
+            self._texts[url] = (self._clock.boot(), text)
 
-    def forget(self, issuer: str) -> None:
-        """Drop what is known of an authority: its endpoints may have moved."""
+    def forget(self, issuer: str, age: float = 0.0) -> None:
+        """Drop what is known of an authority, and was not learnt in the last ``age`` seconds: endpoints may move."""
+        latest, issuer = self._clock.boot() - age, issuer.lower()
         with self._lock:
-            kept = {url: text for url, text in self._texts.items() if not url.lower().startswith(issuer.lower())}
-            self._texts = kept
+            old = [url for url, (since, _) in self._texts.items() if since <= latest and url.lower().startswith(issuer)]
+            for url in old:
+                del self._texts[url]
 
 
 def usable(document: Mapping[str, Any], profile: Profile) -> dict[str, str]:

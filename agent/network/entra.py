@@ -197,8 +197,8 @@ def _attempt(
     except AcquisitionError as error:
         error.correlation_id = error.correlation_id or wire.correlation_id
         error.skew = wire.skew
-        if isinstance(error, TransientError) and error.unreachable and not isinstance(error, DroppedError):
-            discovery.forget(profile.authority_url)  # its endpoints may have moved
+        if not error.answered and not isinstance(error, DroppedError):
+            discovery.forget(profile.authority_url)  # where we asked may be no token endpoint (any more)
         raise
     return Acquired(token, wire.skew, wire.request_id, wire.correlation_id)
 

@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING
 
 from watchfiles._rust_notify import RustNotify
 
+from agent import threads
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 STEP = 50
 """Milliseconds between two looks of the thread: what a stop takes at most; shorter ones cost idle CPU."""
+THREADS = 4
+"""For watchfiles and for a `Listener`, and as many again, for who else begins one meanwhile."""
+NO_THREAD = "the system gives us no thread (TasksMax=, ulimit -u)"
 DEBOUNCE = 100
 """Milliseconds for which events are gathered while they keep coming."""
 
@@ -36,6 +41,8 @@ class _Stop:
 class Listener:
     """A thread that listens; made inside the event loop, in which it calls back.
 
+    Raises RuntimeError where there is no thread.
+
     Args of the constructor: ``heard`` is called with the paths of each batch of events, ``ended`` with the reason
     when listening has ended by itself. Neither is called after `stop`.
     """
@@ -47,7 +54,11 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._stop = _Stop()
         self._thread = threading.Thread(target=self._listen, name="file events")
-        self._thread.start()
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError):
+            watched.close()
+            raise RuntimeError(NO_THREAD) from None
 
     def stop(self) -> None:
         """Ask the thread to end, and return at once."""
@@ -83,6 +94,8 @@ class Listener:
 
 def watch(directories: Collection[str]) -> tuple[RustNotify | None, dict[str, str]]:
     """Begin to watch directories, not recursively; return what a `Listener` takes, and why others are not watched."""
+    if not threads.are_spare(THREADS):  # without one, that library ends the whole process
+        return None, dict.fromkeys(directories, NO_THREAD)
     refused = {path: reason for path in directories if (reason := _unreadable(path))}
     while left := sorted(set(directories) - refused.keys()):
         try:

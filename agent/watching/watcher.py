@@ -210,12 +210,15 @@ class Watcher:
             watched, reasons = await self._disk(lambda: _replace(old, [each.path for each in wanted]))
         except TimeoutError:
             return Hint("armed")  # with nothing, until they all answer again
+        if watched:
+            try:
+                self._listener = Listener(watched, self._hear, self._end)
+            except RuntimeError as error:
+                reasons = dict.fromkeys((each.path for each in wanted), str(error))
         left = {each: reasons[each.path] for each in wanted if each.path in reasons}
         self._armed = wanted - left.keys()
         # What has vanished meanwhile is no trouble: the next look finds what stands in its place.
         refused = {each: reason for each, reason in left.items() if not listener.vanished(reason)}
-        if watched:
-            self._listener = Listener(watched, self._hear, self._end)
         return self._report(refused)
 
     def _give_up(self) -> Hint:
