@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation import mutants
+
 ROOT = Path(__file__).parent.parent
 DAYS_EACH, SEEDS_EACH, TESTS = 10, 13, 8
 
@@ -41,6 +43,14 @@ def test_virtual_days(number: int) -> None:
 def test_what_is_broken_is_found() -> None:
     """Tokens late, swapped or put back, an unheeded Retry-After, a leak, a false status and more are called out."""
     assert "9 of 9 broken machines are found" in simulate("--broken")
+
+
+def test_what_a_mutant_replaces_stands_in_the_tree() -> None:
+    """Each text that `--mutants` replaces stands exactly once in its file, and no two mutants have the same name."""
+    table = mutants.load()
+    found = {mutant.name: (ROOT / mutant.path).read_text().count(mutant.text) for mutant in table}
+    assert len(found) == len(table) >= 20
+    assert set(found.values()) == {1}, [name for name, count in found.items() if count != 1]
 
 
 def test_a_seed_is_replayed_exactly() -> None:

@@ -2,6 +2,8 @@
 
     python -m tests.simulation --seed N [--days D] [--trace]    one scenario, replayed exactly
     python -m tests.simulation --days 10000                     as many as that takes, on all cores
+    python -m tests.simulation --broken                         on machines that are broken: are they found?
+    python -m tests.simulation --mutants                        with an agent that is broken: is it found? (takes long)
 
 How a scenario goes: `scenario` draws a list of events from the seed; `play` makes them happen, one after the other, to
 a `machine` (clock, disks, files, an agent that is started, killed and stopped) and its `providers`; `watchman` looks at

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.cases import EARLY, MIN_INTERVAL, Case
 from tests.simulation.machine import BrokenError
+from tests.simulation.providers import BACKOFF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,7 @@ class Asking:
         self.rescan = 10.0
         self._discovered: dict[Identity, float] = {}
         self._failing = [0] * len(sites)
+        self._most_failing = [0] * len(sites)  # by what is counted otherwise when several ask at once
         self._failed_at = [float("-inf")] * len(sites)
         self._site_not_before = [float("-inf")] * len(sites)
         self._site_free_until = [0.0] * len(sites)
@@ -46,7 +48,7 @@ class Asking:
 
     def may_ask(self, case: Case, spares: int = 1) -> None:
         """Something changed for a profile, or somebody asked: its rests are over, and it may ask so often."""
-        case.spares, case.hurried = case.spares + spares, False
+        case.spares, case.hurried, case.wished_at = case.spares + spares, False, float("-inf")
         case.not_before.clear()
         until = self.time.true + NOTICED_WITHIN + (self.rescan if self.machine.notices.deaf else 0.0)
         case.free_until = self._site_free_until[case.plan.identity.site] = until
@@ -80,9 +82,9 @@ class Asking:
         for case in concerned:
             if now >= case.free_until and now < case.not_before.get("", 0.0) - EARLY:
                 self.broken(f"{case.plan.name} asked {case.not_before[''] - now:.1f} s before the throttle was over")
-            if token and now - case.asked < MIN_INTERVAL - EARLY:
+            if begins and now - case.asked < MIN_INTERVAL - EARLY:
                 self.broken(f"{case.plan.name} asked twice within {now - case.asked:.3f} s")
-            case.asked = now if token else case.asked
+            case.asked = now if begins else case.asked
             if not self._has_reason(case, now) and now < case.earliest() - 1.0:
                 self.broken(f"{case.plan.name} asked {case.earliest() - now:.0f} s before its token was due")
 
@@ -104,7 +106,9 @@ class Asking:
         concerned = self._of(answer.identity)
         for case in concerned:
             not_before = case.not_before.get(answer.mark or "?", 0.0)
-            if answer.began >= case.free_until and answer.began < not_before - EARLY:
+            # What worked last is always tried; and when a token falls due, there may be nothing else to ask with.
+            may = case.wallet.falls_back_to(answer.mark) or 0 <= answer.began - case.due() < 1.0
+            if answer.began >= case.free_until and answer.began < not_before - EARLY and not may:
                 self.broken(f"{case.plan.name} used a refused certificate {not_before - answer.began:.1f} s too early")
         if answer.issued:
             for case in concerned:
@@ -115,9 +119,11 @@ class Asking:
                 case.not_before.clear()
                 case.wallet.proven(answer.mark)
         elif answer.outage:
+            self._most_failing[answer.identity.site] += 1
+            window = min(BACKOFF, 2.0 ** (self._most_failing[answer.identity.site] + 1))
             for case in self.cases.values():
                 if case.plan.identity.site == answer.identity.site:
-                    case.failed_at(answer)
+                    case.failed_at(answer, sooner=BACKOFF - window)
         else:
             for case in concerned:
                 case.failed_at(answer)
@@ -129,10 +135,14 @@ class Asking:
         site = answer.identity.site
         self._site_rest[site] = answer.at + answer.rest if answer.outage else 0.0
         if not answer.outage:
-            self._failing[site], self._site_not_before[site] = 0, float("-inf")
+            self._failing[site] = self._most_failing[site] = 0
+            self._site_not_before[site] = float("-inf")
             return
-        if answer.began <= self._failed_at[site] or answer.aborted:
-            return  # it was under way when another one failed, or its end says nothing of the provider
+        if answer.aborted:  # its end says nothing of the provider, but what was before it counts no longer
+            self._site_not_before[site] = float("-inf")
+            return
+        if answer.began <= self._failed_at[site]:
+            return  # it was under way when another one failed
         self._failing[site] += 1
         self._failed_at[site] = answer.at
         wish = min(answer.wish or 0.0, 3600.0)

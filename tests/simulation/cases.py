@@ -13,12 +13,11 @@ token's life, and the rests it asked for are over before the end, the token neve
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.simulation.providers import REJECTED
+from tests.simulation.providers import REJECTED, claims_of
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -42,6 +41,9 @@ TWINS = "twins"
 EARLY = 0.02
 """Seconds by which rounding may let something come too early."""
 MIN_INTERVAL = 1.0
+PUBLISHED_WITHIN = 8.0
+DELETED_WITHIN = 35.0
+"""Seconds: one attempt may be under way when a token ends."""
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Case:
         rest: until when the agent may rest; ``base``: the same after what stood in the way.
         told_until: the same where the provider works, and told it to wait.
         blocked: what stands in the way.
-        asked: when the last token request began, by boot time.
+        asked: when the agent last began to ask, by boot time.
         not_before: by its mark, when a refused certificate may be tried again; "" for a throttle.
         free_until: until then it may ask, whatever was said before: something changed, or somebody wants to know.
         spares: how often it may ask though its token is not due.
@@ -77,6 +79,8 @@ class Case:
         unseen: how far it was set back meanwhile since the last token.
         vague: for the same reason its times need not be right until the next token.
         put_off_at: when the agent last said that it tries a certificate later.
+        stranger: a token of its own that the agent found at its start, and does not know.
+        wished_at: when somebody last asked for a new token, which is not there yet.
     """
 
     plan: Plan
@@ -110,11 +114,23 @@ class Case:
     unseen: float = 0.0
     vague: bool = False
     put_off_at: float = float("-inf")
+    stranger: Issued | None = None
+    wished_at: float = float("-inf")
 
     @property
     def twin(self) -> Path:
         """The second token file, where the plan has one."""
         return self.path.parent / TWINS / self.path.name
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All its token files."""
+        return (self.path, self.twin) if self.plan.twin else (self.path,)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether all its files have the same token."""
+        return self.token is not None and (not self.plan.twin or self.twin_number == self.token.number)
 
     @property
     def sure(self) -> bool:
@@ -123,20 +139,42 @@ class Case:
         return known and not self.vague and self.touched is None
 
     def due(self) -> float:
-        """Return when the token on disk is to be renewed at the latest."""
-        return self._renewal(self.token, self.plan.at)
+        """Return when the token on disk is to be renewed."""
+        due = self._renewal(self.token)
+        return self.wished_at if self.token and due > self.wished_at > self.token.at else due
 
     def earliest(self) -> float:
         """Return when it may be renewed at the earliest; one that could not be written yet counts."""
         waits = self.acquired and self.acquired[0].number > self.newest
         token = self.acquired[0] if self.acquired and waits else self.token
-        return self._renewal(token, max(0.0, self.plan.at - self.plan.jitter))
+        return self._renewal(token)
 
-    def _renewal(self, token: Issued | None, at: float) -> float:
+    def _renewal(self, token: Issued | None) -> float:
         if token is None or token.identity != self.plan.identity:
             return float("-inf")
         wish = token.refresh_in if token.refresh_in is not None else float("inf")
-        return token.at + max(MIN_INTERVAL, min(token.lifetime * at, wish))
+        return token.at + max(MIN_INTERVAL, min(token.lifetime * self.plan.share, wish))
+
+    def wish(self, now: float) -> None:
+        """Somebody asks for a new token; one that could not be written yet is new enough."""
+        pending = self.acquired is not None and self.acquired[0].number > self.newest
+        if not pending and (self.everywhere or self.token is None):
+            self.wished_at = now
+            self.rest = min(self.rest, now)
+
+    def unpublished(self, then: float) -> bool:
+        """Whether a token was acquired that ought to be on disk by a time, and is not."""
+        token, since = self.acquired or (None, 0.0)
+        pending = token is not None and token.number > self.newest and self.base < since
+        return pending and then > since + PUBLISHED_WITHIN
+
+    def outlived(self, then: float) -> bool:
+        """Whether its file ought to be gone by a time, since its token is over."""
+        token = self.token
+        if token is None or self.plan.on_expiry != "delete" or not self.sure:
+            return False
+        able = not self.blocked & {"down", "disk", "clock"}
+        return able and then > max(token.ends + self.slip, self.base) + DELETED_WITHIN
 
     def deadline(self) -> float:
         """Return until when there must be a token that is not due."""
@@ -149,17 +187,17 @@ class Case:
         self.base = max([self.base, *(now + NOTICE[reason] + late.get(reason, 0.0) for reason in gone)])
         self.blocked = reasons
 
-    def failed_at(self, answer: Answered) -> None:
-        """Note an answer without a token, and the rest it entitles to."""
+    def failed_at(self, answer: Answered, *, sooner: float = 0.0) -> None:
+        """Note an answer without a token, and the rest it entitles to, if not to so many seconds less."""
         self.failed = True
         if not answer.outage and (answer.passing or answer.status in (429, 408)):
             self.told_until = max(self.told_until, answer.at + answer.rest)
         if answer.outage or answer.status in (429, 408):
-            self.rest = max(self.rest, answer.at + answer.rest)
+            self.rest = max(self.rest, answer.at + answer.rest - sooner)
             if not answer.outage and not answer.aborted:
                 self.not_before[""] = answer.at + max(MIN_INTERVAL, min(answer.wish or 0.0, 3600.0))
             return
-        if answer.passing:
+        if answer.passing or answer.useless:
             self.rest = max(self.rest, answer.at + answer.rest)
             return
         others = self.wallet.others_than(answer.mark)
@@ -197,6 +235,5 @@ def _text_in(content: str, fmt: str) -> str | None:
 
 def belongs(text: str, identity: Identity, tenant_id: str) -> bool:
     """Whether the claims of a token are those of an identity."""
-    part = text.split(".")[1]
-    claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    claims = claims_of(text)
     return (claims["aud"], claims["appid"], claims["tid"]) == (identity.scope, identity.client_id, tenant_id)

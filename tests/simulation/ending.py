@@ -45,6 +45,7 @@ def mend(play: Play) -> None:
 def _mend_providers(play: Play) -> None:
     for site in play.sites:
         site.handle.recover()
+        site.foreign.clear()
         site.handle.settings(token_lifetime=play.scenario.sites[site.number], refresh_in=None)
 
 
@@ -90,7 +91,7 @@ def _all_well(play: Play) -> None:
 def _left(play: Play) -> None:
     """See that the files of removed profiles are where they should be."""
     for path, deleted in play.files.left.items():
-        given_up = path.stem in play.log.undeleted  # on a disk that could not be written, and said so
+        given_up = path.stem in play.watchman.undeleted  # on a disk that could not be written, and said so
         if deleted is not None and not given_up and path.exists() == deleted:
             raise BrokenError(f"{path.name} of a removed profile should {'not ' * deleted}be there")
     if found := play.files.leftovers():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import signal
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ def _fault(play: Play, event: Event) -> None:
         fault["retry_after"] = _wish(play, fault["retry_after"])
     if details.get("client") and (case := _case(play, event)):
         site, fault["client_id"] = play.sites[case.plan.identity.site], case.plan.identity.client_id
+    if "share" in details:
+        fault["seconds"] = round(details["share"] * site.lifetime)
     kind, count = details["fault"], details.get("count")
     play.counts[f"fault {kind}"] += 1
     before = set(map(id, site.handle.provider.script.steps))
@@ -52,6 +55,10 @@ def _fault(play: Play, event: Event) -> None:
     added = [step for step in site.handle.provider.script.steps if id(step) not in before]
     if event.lasting:
         play.later(event.lasting, f"end of {event.kind} ({kind})", partial(_end_fault, site, added))
+        if event.details["who"] % 4 == 0:  # somebody sees that it is over, and does not want to wait
+            play.later(
+                event.lasting + 2.0, "", partial(_refresh, play, replace(event, details={**details, "again": 0}))
+            )
 
 
 def _end_fault(site: Site, added: list[Any]) -> None:
@@ -67,6 +74,26 @@ def _wish(play: Play, wish: int | str) -> int | str:
         return wish
     seconds = {"past": -3600, "far": 10**9}.get(wish) or int(wish)
     return email.utils.format_datetime(play.time.now() + timedelta(seconds=seconds), usegmt=True)
+
+
+def _drought(play: Play, event: Event) -> None:
+    """Let the last token before an outage be one that soon ends."""
+    if not (case := _case(play, event)):
+        return
+    site, client_id = play.sites[case.plan.identity.site], case.plan.identity.client_id
+    site.handle.fault("stale", 1, client_id=client_id, seconds=round(site.lifetime - event.details["rest"]))
+    refresh(play, case)
+    outage = replace(event, details={**event.details, "fault": "drop", "client": True})
+    play.later(5.0, f"{case.plan.name} is cut off", partial(_fault, play, outage))
+
+
+def _foreign(play: Play, event: Event) -> None:
+    """Let a provider issue tokens for something else than what a profile asks for, and expects."""
+    if (case := _case(play, event)) and case.plan.expect:
+        identity = case.plan.identity
+        foreign = play.sites[identity.site].foreign
+        foreign.add(identity)
+        play.later(event.lasting, f"end of foreign tokens for {identity}", partial(foreign.discard, identity))
 
 
 def _lifetime(play: Play, event: Event) -> None:
@@ -92,6 +119,8 @@ def _rotation(play: Play, event: Event) -> None:
     play.watchman.may_ask(case)
     play.watchman.settling_until = max(play.watchman.settling_until, files.now + files.notice)
     new = files.new_pair()
+    if case.plan.name not in play.watchman.loaded:
+        case.wallet.known = []  # it may never see the one before
     if how == "mismatched" and new.key is case.wallet.pair.key:
         new = files.new_pair()
     if how in ("good", "late"):
@@ -100,6 +129,8 @@ def _rotation(play: Play, event: Event) -> None:
             files.register(case)
         files.write_pair(case)
         if how == "late":
+            again = replace(event, details={**event.details, "again": 0})
+            play.later(event.lasting / 2, "", partial(_refresh, play, again))  # with what worked so far
             play.later(event.lasting, f"{case.plan.name}'s certificate is registered", partial(files.register, case))
         return
     case.wallet.sound = False
@@ -202,6 +233,13 @@ def _tamper(play: Play, event: Event) -> None:
 
 
 def _hook(play: Play, event: Event) -> None:
+    """Let hooks fail, or a kill come between a new token and its hook."""
+    case = _case(play, event)
+    if case and case.plan.hook:
+        refresh(play, case)
+        if event.details["who"] % 2:
+            play.later(0.6, "", play.kill)
+            return
     play.files.fail_hooks(fail=True)
     play.later(event.lasting, "hooks work again", partial(play.files.fail_hooks, fail=False))
 
@@ -211,6 +249,7 @@ def _hook(play: Play, event: Event) -> None:
 
 def _kill(play: Play, event: Event) -> None:
     play.down_for, play.leftover = max(5.0, event.lasting), event.details["leftover"]
+    play.meddled = event.details["meddled"]
     if event.details["after"] == "now":
         play.kill()
     else:
@@ -233,6 +272,7 @@ def refresh(play: Play, case: Case) -> None:
     loop = play.machine.loop
     if loop and play.machine.ready:
         play.watchman.may_ask(case)
+        case.wish(play.time.true)
         loop.call_soon(lambda: loop.create_task(play.machine.supervisor.refresh([case.plan.name])))
 
 
@@ -241,7 +281,9 @@ def _hangup(play: Play, _event: Event) -> None:
 
 
 _DOERS: dict[str, Callable[[Play, Event], None]] = {
-    **dict.fromkeys(("outage", "hiccup", "throttle", "refusal", "slow", "provider clock"), _fault),
+    **dict.fromkeys(("outage", "hiccup", "throttle", "refusal", "stale", "slow", "provider clock"), _fault),
+    "drought": _drought,
+    "foreign": _foreign,
     "lifetime": _lifetime,
     "rotation": _rotation,
     "edit": _edit,

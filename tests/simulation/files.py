@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tests.simulation import plans
 from tests.simulation.cases import NOTICE, TWINS, Case
+from tests.simulation.machine import BrokenError
 from tests.simulation.plans import Plan, Wallet, mark
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Files:
         del self._play.watchman.cases[case.plan.name]
         self._play.watchman.leaves(case.plan.identity, self.now + self.notice)
         sure = self.now > self.edited_until and self.now > case.base and not case.former and case.token is not None
-        for path in (case.path, case.twin) if case.plan.twin else (case.path,):
+        for path in case.paths:
             self.left[path] = (case.plan.on_removal == "delete") if sure else None
             if case.plan.on_stop == "delete":
                 self._goes_with_stop[path] = self.now + self.notice
@@ -104,6 +105,7 @@ class Files:
             case.former.add(before.identity)
             self._play.watchman.leaves(before.identity, self.now + self.notice)
             case.acquired = None
+            case.wallet.known = [each for each in case.wallet.known if case.wallet.lies_on_disk(mark(each))]
         if case.plan.fmt != before.fmt:
             case.former_formats.add(before.fmt)
             case.vague = case.vague or not self._play.machine.running  # it will not find its token in another format
@@ -114,6 +116,7 @@ class Files:
         """Leave a configuration that cannot be used; all in it that could be is another one than before."""
         self.broken = how
         self._play.watchman.refused = True
+        self._play.watchman.settling_until = self.now + self.notice
         if how == "gone":
             (self.directory / "config.toml").unlink()
         else:
@@ -170,7 +173,7 @@ class Files:
         for case in self._play.watchman.cases.values():
             case.spares, case.hurried = max(1, case.spares), False
             if case.touched is not None and case.token is not case.best:
-                case.token, case.touched = None, None
+                case.stranger, case.token, case.touched = case.token, None, None
                 case.former = case.former | {case.plan.identity}
                 case.newest, case.absent = 0, True
 
@@ -182,11 +185,25 @@ class Files:
             if self.now < until:  # the agent may not know yet that the profile is no longer wanted
                 self.left[path] = None
 
+    def after_stop(self) -> None:
+        """See that they have gone."""
+        if self.broken or self.now < self.edited_until or self._play.machine.run_disk.fault:
+            return
+        for case in self._play.watchman.cases.values():
+            goes = case.plan.on_stop == "delete" and case.plan.name not in self._play.watchman.undeleted
+            if goes and any(path.exists() for path in case.paths):
+                raise BrokenError(f"{case.plan.name}'s file should be gone after the stop")
+
     def leave_half_a_file(self) -> None:
         """Leave what a process leaves that is killed between making a temporary file and giving it its name."""
         for case in list(self._play.watchman.cases.values())[:2]:
             with contextlib.suppress(OSError):
                 (case.path.parent / LEFTOVER.format(case.path.name)).write_bytes(b"ey")
+
+    def meddle(self, how: str) -> None:
+        """Do something to a token file while no agent runs."""
+        for case in list(self._play.watchman.cases.values())[:1]:
+            self.tamper(case, "alter" if how == "old" and case.vague else how)  # it may know just the old one
 
     def leftovers(self) -> list[str]:
         """Return temporary files in the agent's directories."""
@@ -226,7 +243,7 @@ class Files:
     def fail_hooks(self, *, fail: bool) -> None:
         """Let hooks fail, or not."""
         path = self.directory / "hook-fails"
-        self._play.watchman.hooks_changed_at = float("inf") if fail else self.now
+        self._play.watchman.hooked.changed_at = float("inf") if fail else self.now
         if fail:
             path.touch()
         else:

@@ -188,11 +188,11 @@ class Machine:
         if self.loop and self.ready:
             self.loop.call_soon(self._send.send_nowait, number)
 
-    def stop(self) -> None:
-        """Stop the agent as systemd does, and see that nothing of it is left."""
+    def stop(self) -> bool:
+        """Stop the agent as systemd does, and see that nothing of it is left; return whether it was not killed."""
         loop, until = self.loop, self.time.true + STOPS_WITHIN
         if not loop:
-            return
+            return False
         self.stopping = True
         self.hooks.touched()
         self.signal(signal.SIGTERM)
@@ -201,7 +201,7 @@ class Machine:
             loop.run_forever()
         except Killed:
             self.kill()
-            return
+            return False
         handle.cancel()
         if loop.failure:
             raise loop.failure
@@ -211,11 +211,13 @@ class Machine:
         if left := asyncio.all_tasks(loop):
             raise BrokenError(f"tasks are left after the stop: {left}")
         self._leave()
+        return True
 
     def _leave(self) -> None:
         loop = self.loop
         assert loop
         self._agent.exception()
+        loop.kill_at = -1  # it has come to its end
         loop.run_until_complete(loop.shutdown_asyncgens())
         self.notices.settle()
         self.notices.end_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 KEYS = 3
 """Different keys in all; as many as there are made for each process."""
+HOOK_INTERVAL = 5.0
+"""Seconds between two runs of a hook."""
 FORMATS = ("raw", "json", "header", "env")
 
 
@@ -39,12 +42,19 @@ class Plan:
     on_expiry: str = "keep"
     split: bool = False
     hook: bool = False
+    expect: bool = False
     twin: bool = False
+
+    @property
+    def share(self) -> float:
+        """At which share of its life a token is renewed."""
+        return self.at - self.jitter * place(self.name)
 
     def text(self, site: Site, directory: Path) -> str:
         certificate = f'{{ path = "{self.name}.crt", key = "{self.name}.key" }}' if self.split else f'"{self.name}.pem"'
-        hook = 'on_refresh = { command = ["PROGRAM", "{path}"], min_interval = "5s" }\n' if self.hook else ""
-        hook = hook.replace("PROGRAM", f"{directory}/bin/after")
+        hook = 'on_refresh = { command = ["PROGRAM", "{path}"], min_interval = "INTERVAL" }\n' if self.hook else ""
+        hook = hook.replace("PROGRAM", f"{directory}/bin/after").replace("INTERVAL", f"{HOOK_INTERVAL:g}s")
+        expect = f'expect = {{ audience = "{self.identity.scope}" }}\n' if self.expect else ""
         paths = [f"{self.name}.token", *([f"twins/{self.name}.token"] if self.twin else [])]
         token_files = ", ".join(f'{{ path = "{path}", format = "{self.fmt}" }}' for path in paths)
         return (
@@ -52,7 +62,8 @@ class Plan:
             f'authority = "{site.handle.authority}"\nscopes = ["{self.identity.scope}/.default"]\n'
             f"certificate = {certificate}\ntoken_file = [{token_files}]\n"
             f'refresh = {{ at = {self.at}, jitter = {self.jitter} }}\ntimeout = "{self.timeout}s"\n'
-            f'on_removal = "{self.on_removal}"\non_stop = "{self.on_stop}"\non_expiry = "{self.on_expiry}"\n{hook}'
+            f'on_removal = "{self.on_removal}"\non_stop = "{self.on_stop}"\non_expiry = "{self.on_expiry}"\n'
+            f"{hook}{expect}"
         )
 
 
@@ -71,7 +82,8 @@ def draw(random: Random, number: int, sites: int) -> Plan:
         on_expiry=random.choice(("keep", "keep", "delete")),
         split=random.random() < 0.4,
         hook=random.random() < 0.2,
-        twin=random.random() < 0.25,
+        expect=random.random() < 0.3,
+        twin=random.random() < 0.35,
     )
 
 
@@ -93,6 +105,12 @@ def changed(random: Random, plan: Plan) -> Plan:
 def client_id(number: int) -> str:
     """Return the app of a profile."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"app {number}"))
+
+
+@functools.cache
+def place(name: str) -> float:
+    """Return a profile's share of its jitter, which is always the same on this machine."""
+    return int.from_bytes(hashlib.sha256(f"machine/{name}".encode()).digest()[:6], "big") / (1 << 48)
 
 
 @functools.cache
@@ -132,6 +150,10 @@ class Wallet:
     def lies_on_disk(self, used: str | None) -> bool:
         """Whether a certificate is that on disk, which is tried first."""
         return mark(self.pair) == used
+
+    def falls_back_to(self, used: str | None) -> bool:
+        """Whether a certificate is that which worked last, and others are only tried before it."""
+        return self.last == used and not self.lies_on_disk(used)
 
     def is_candidate(self, used: str | None) -> bool:
         """Whether another one was taken last, which the agent may remember over a restart."""

@@ -50,14 +50,11 @@ class Log:
 
     def __init__(self, trace: Trace, watchman: Watchman) -> None:
         self._trace, self._watchman = trace, watchman
-        self.undeleted: set[str] = set()
 
     def _record(self, level: str, event: str, fields: dict[str, Any]) -> None:
         told = " ".join(f"{name}={fields[name]}" for name in self._TOLD if fields.get(name) not in (None, []))
         self._trace.line(f"{level} {event} {fields.get('profile', '')} {told}".rstrip())
         self._trace.counts[event] += 1
-        if event == "token.undeleted":
-            self.undeleted.add(fields["profile"])
         self._watchman.logged(event, fields)
 
     def debug(self, event: str, **fields: Any) -> None:
@@ -84,11 +81,10 @@ class Play:
         self.ledger = Ledger()
         self.sites = [Site(number, self.time, timedelta(seconds=life)) for number, life in enumerate(scenario.sites)]
         self.watchman = Watchman(self.time, self.ledger, self.sites, self.trace.line)
-        self.log = Log(self.trace, self.watchman)
         hooks = Hooks(
             self.watchman.before_jump,
             self._touched,
-            self.log,
+            Log(self.trace, self.watchman),
             self._way,
         )
         chance = Random(f"agent {scenario.seed}")  # noqa: S311
@@ -99,7 +95,7 @@ class Play:
         self._queue: list[tuple[float, int, str, Callable[[], None]]] = []
         self._order = itertools.count()
         self._kill_after: tuple[str, int] | None = None
-        self.down_for, self.leftover = RESTART_AFTER, False
+        self.down_for, self.leftover, self.meddled = RESTART_AFTER, False, ""
         self.after_a_first_file: Callable[[], None] | None = None
         self.stopped = False
         self.way_type: type[Way] = Way
@@ -202,7 +198,9 @@ class Play:
         self.watchman.ended()
         if self.leftover:
             self.files.leave_half_a_file()
-        self.leftover, self._kill_after = False, None
+        if self.meddled:
+            self.files.meddle(self.meddled)
+        self.leftover, self.meddled, self._kill_after = False, "", None
         # Who cannot start for a full disk exits with 78: an operator tries again now and then.
         self.later(FAILED_AGAIN_AFTER if self.machine.failed_to_start else self.down_for, "", self.start)
 
@@ -237,7 +235,8 @@ class Play:
             self.files.before_stop()
             self.machine.stopping = True
             self.watchman.update()
-            self.machine.stop()
+            if self.machine.stop():
+                self.files.after_stop()
             self.watchman.ended()
             self.counts["stops"] += 1
             self.later(down, "", self.start)

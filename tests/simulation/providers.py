@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from agent.emulator.provider import Provider
 from agent.emulator.registry import Registry
@@ -29,7 +29,10 @@ BACKOFF, REJECTED, LONGEST_WISH = 60.0, 300.0, 3600.0
 minutes after a rejection, a tenth more or less."""
 LOOP_PAUSE = 300.0
 """Seconds that protection against loops is given where it says nothing itself."""
-
+LEEWAY = 300.0
+"""Seconds that a token may begin in the future."""
+FOREIGN, REFUSED = "api://foreign", 403
+"""What tokens are for that a profile with `expect` does not expect, and what they are as good as."""
 
 PASSING = (90033, 50196, 90055)
 """Refusals that pass by themselves: trouble of the service, protection against loops, throttling."""
@@ -68,8 +71,8 @@ class Answered:
 
     ``status`` is None where no answer came; ``wish`` what Retry-After asked for; ``issued`` the token;
     ``mark`` names the certificate that was used, and is None for discovery. ``aborted`` says that the agent gave up,
-    ``passing`` that a refusal is one of those that pass by themselves (a wrong clock, trouble
-    of the service).
+    ``passing`` that a refusal is one of those that pass by themselves (a wrong clock, trouble of the service),
+    ``useless`` that a token came that is over, or has not begun.
     """
 
     identity: Identity
@@ -82,6 +85,7 @@ class Answered:
     mark: str | None
     aborted: bool
     passing: bool
+    useless: bool
 
     @property
     def outage(self) -> bool:
@@ -112,11 +116,12 @@ class Listener(Protocol):
 
 
 class Ledger:
-    """All tokens by their text."""
+    """All tokens by their text; ``useless`` are those that nobody may take, by text and fingerprint."""
 
     def __init__(self) -> None:
         self.issued: dict[str, Issued] = {}
         self.fingerprints: dict[str, Issued] = {}
+        self.useless: set[str] = set()
         self.count = 0
 
     def add(self, text: str, identity: Identity, at: float, lifetime: float, refresh_in: float | None) -> Issued:
@@ -133,7 +138,7 @@ class Ledger:
 
 
 class Site:
-    """One provider with one tenant."""
+    """One provider with one tenant; who is ``foreign`` to it gets tokens for something else than it asks for."""
 
     def __init__(self, number: int, time: Time, lifetime: timedelta) -> None:
         self.number = number
@@ -142,14 +147,24 @@ class Site:
         provider = Provider(f"https://127.0.0.1:{4430 + number}", signing_key(), Registry((tenant,)), settings)
         self.handle = Handle(provider, tenant=tenant)
         self._time = time
+        self.foreign: set[Identity] = set()
+
+    @property
+    def lifetime(self) -> float:
+        """For how many seconds the next token lives."""
+        return self.handle.provider.settings.token_lifetime.total_seconds()
 
     def strikes(self, identity: Identity, slow: float) -> bool:
         """Whether a fault stands in the way of an identity's next token; latency does from ``slow`` seconds on."""
+        if identity in self.foreign:
+            return True
         names = (self.handle.tenant.lower(),)
         for fault in self.handle.provider.script.steps:
             harmless = fault.kind == "pass" or (fault.kind == "latency" and (fault.seconds or 1.0) <= slow)
             concerned = any(fault.concerns(end, names, identity.client_id) for end in ("token", "discovery"))
-            if concerned and not harmless and not (fault.kind == "clock" and abs(fault.seconds or 3600) < 200):
+            slight = fault.kind == "clock" and abs(fault.seconds or 3600) < 200
+            serves = fault.kind == "stale" and -LEEWAY <= (fault.seconds or 0.0) < self.lifetime
+            if concerned and not (harmless or slight or serves):
                 return True
         return False
 
@@ -178,32 +193,56 @@ class Way(InProcessTransport):
         self._listener.asked(self._identity, token=mark is not None)
         reply: Reply | None = None
         try:
-            answer = super().request(call, method, url, headers, body)
+            answer = super().request(call, method, url, headers, self._body(body))
             call.remaining()  # what comes after the caller has given up is heard by nobody
             reply = answer
         finally:
             self._listener.answered(self._answered(began, reply, mark, aborted=call.aborted))
         return answer
 
+    def _body(self, body: bytes | None) -> bytes | None:
+        """Return what the provider understands."""
+        if body is None or self._identity not in self._site.foreign:
+            return body
+        return body.replace(quote(self._identity.scope, safe="").encode(), quote(FOREIGN, safe="").encode())
+
     def _answered(self, began: float, reply: Reply | None, mark: str | None, *, aborted: bool) -> Answered:
         status, parsed = (reply.status, _parsed(reply.body)) if reply else (None, None)
         wish = _wish(reply.headers, self._time.now()) if reply else None
-        issued = None
-        if status == 200 and parsed and "access_token" in parsed:
-            lifetime, refresh_in = float(parsed["expires_in"]), parsed.get("refresh_in")
-            issued = self._ledger.add(parsed["access_token"], self._identity, began, lifetime, refresh_in)
+        issued, text = None, parsed["access_token"] if parsed and status == 200 and "access_token" in parsed else ""
+        serves = self._serves(reply, text) if reply and text else None
+        foreign = serves is not None and claims_of(text)["aud"] == FOREIGN
+        if parsed and not foreign and serves is not None:
+            lifetime = min(float(parsed["expires_in"]), serves)
+            issued = self._ledger.add(text, self._identity, began, lifetime, parsed.get("refresh_in"))
+        elif text:
+            self._ledger.useless |= {text, hashlib.sha256(text.encode()).hexdigest()[:12]}
         return Answered(
             self._identity,
             began,
             self._time.true,
-            status,
+            REFUSED if foreign else status,
             parsed is not None,
             wish,
             issued,
             mark,
             aborted,
             self._passes(reply, parsed),
+            useless=bool(text) and issued is None and not foreign,
         )
+
+    def _serves(self, reply: Reply, text: str) -> float | None:
+        """Return the seconds that a token serves by its own times; None if it is over, or begins much later.
+
+        They are the provider's times, and so is the answer's; only what the machine's clock calls over, too, is over.
+        """
+        claims = claims_of(text)
+        told = email.utils.parsedate_to_datetime(reply.headers["date"]).timestamp()
+        ours = self._time.now().timestamp() + self._time.wrong
+        if min(claims["nbf"] - told, claims["nbf"] - ours) > LEEWAY:
+            return None
+        theirs, left = float(claims["exp"] - told), claims["exp"] - ours
+        return theirs if theirs > 0 else left if left > 0 else None
 
     def _passes(self, reply: Reply | None, parsed: dict[str, Any] | None) -> bool:
         if reply is None or parsed is None or reply.status < 400:
@@ -215,6 +254,13 @@ class Way(InProcessTransport):
         codes = parsed.get("error_codes")
         code = codes[0] if isinstance(codes, list) and codes else 0
         return (code == 700024 and skew > 50) or code in PASSING
+
+
+def claims_of(text: str) -> dict[str, Any]:
+    """Return what a token says."""
+    part = text.split(".")[1]
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return claims
 
 
 def _mark(body: bytes | None) -> str | None:

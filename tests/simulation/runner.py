@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from tests.certificate_helpers import pool_key
 from tests.emulator_helpers import signing_key
-from tests.simulation import broken, disks, plans, scenario
+from tests.simulation import broken, disks, mutants, plans, scenario
 from tests.simulation.play import Play
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ DAYS_EACH = 10.0
 
 @dataclass
 class Outcome:
-    """What came of a scenario: the digest of its trace, counts, seconds of CPU, KiB more; what was broken, if any."""
+    """What came of a scenario: the digest of its trace, counts, seconds of CPU, KiB more; what was broken, if any.
+
+    ``at`` is the virtual day at which it ended.
+    """
 
     seed: int
     days: float
@@ -41,6 +44,12 @@ class Outcome:
     cpu: float
     growth: int
     broken: str = ""
+    at: float = 0.0
+
+    @property
+    def promise(self) -> str:
+        """What was broken, in one line."""
+        return self.broken.rstrip().splitlines()[-1]
 
 
 def say(text: str) -> None:
@@ -77,7 +86,8 @@ def play(
         if not mounted:  # else all of it ends with this process
             shutil.rmtree(directory, ignore_errors=True)
     cpu = time.process_time() - began
-    return Outcome(seed, days, digest.hexdigest(), dict(work.counts), cpu, _memory() - memory, wrong)
+    grown, at = _memory() - memory, work.time.true / scenario.DAY
+    return Outcome(seed, days, digest.hexdigest(), dict(work.counts), cpu, grown, wrong, at)
 
 
 def _said(error: BaseException) -> str:
@@ -141,13 +151,20 @@ def run_many(seeds: Sequence[int], days: float, report: Callable[[Outcome], None
         report(collect(pid, pipe, seed, days))
 
 
+def first_broken(
+    seeds: Sequence[int], days: float, spoil: Callable[[Play], None] = lambda _play: None
+) -> Outcome | None:
+    """Play scenarios one after the other until a promise is broken; return that one."""
+    outcomes = (collect(*forked(seed, days, spoil=spoil), seed, days) for seed in seeds)
+    return next((each for each in outcomes if each.broken), None)
+
+
 def find_broken(seeds: Sequence[int], days: float) -> bool:
     """Play scenarios on each broken machine until it is found; return whether all were."""
     found = 0
     for name, machine in broken.MACHINES.items():
-        outcomes = (collect(*forked(seed, days, spoil=machine.spoil), seed, days) for seed in seeds)
-        outcome = next((each for each in outcomes if each.broken), None)
-        said = outcome.broken.rstrip().splitlines()[-1] if outcome else "not found"
+        outcome = first_broken(seeds, days, machine.spoil)
+        said = outcome.promise if outcome else "not found"
         found += machine.said in said
         say(f"{name}: {said[:200]} ({f'seed {outcome.seed}' if outcome else f'{len(seeds)} seeds'})")
     say(f"{found} of {len(broken.MACHINES)} broken machines are found")
@@ -158,13 +175,21 @@ def main(argv: Sequence[str]) -> int:
     """Run what the command line asks for; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="replay this one")
-    parser.add_argument("--days", type=float, default=DAYS_EACH, help="virtual days, in all")
+    parser.add_argument("--days", type=float, help="virtual days, in all")
     parser.add_argument("--days-each", type=float, default=DAYS_EACH, help="of one scenario")
     parser.add_argument("--first", type=int, default=1, help="the first seed of many")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--trace", action="store_true", help="print all that happens")
     parser.add_argument("--broken", action="store_true", help="play on machines that are broken: are they found?")
+    parser.add_argument("--until-broken", action="store_true", help="stop at the first broken promise, and say when")
+    parser.add_argument(
+        "--mutants", nargs="?", const="", metavar="WORD", help="play with a broken engine: is it found?"
+    )
     chosen = parser.parse_args(argv)
+    if chosen.mutants is not None:
+        mutants.survey(chosen.mutants, chosen.first, chosen.days or mutants.DAYS, chosen.jobs, say)
+        return 0
+    chosen.days = chosen.days or DAYS_EACH
     prepare()
     if chosen.broken:
         return 0 if find_broken(range(chosen.first, chosen.first + 6), min(chosen.days, 3.0)) else 1
@@ -173,10 +198,22 @@ def main(argv: Sequence[str]) -> int:
         _print(outcome)
         return 1 if outcome.broken else 0
     count = max(1, round(chosen.days / chosen.days_each))
+    if chosen.until_broken:
+        return _until_broken(range(chosen.first, chosen.first + count), chosen.days_each)
     summary = Summary(count * chosen.days_each)
     run_many(range(chosen.first, chosen.first + count), chosen.days_each, summary.add, chosen.jobs)
     summary.show()
     return 1 if summary.broken else 0
+
+
+def _until_broken(seeds: Sequence[int], days: float) -> int:
+    outcome = first_broken(seeds, days)
+    if outcome is None:
+        say(f"not found in {len(seeds) * days:g} days")
+        return 0
+    before = (outcome.seed - seeds[0]) * days
+    say(f"found after {before + outcome.at:.1f} days (seed {outcome.seed}): {outcome.promise}")
+    return 1
 
 
 def _print(outcome: Outcome) -> None:

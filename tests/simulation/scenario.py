@@ -126,6 +126,21 @@ def _refusal(random: Random) -> tuple[float, dict[str, Any]]:
     return 0.0, {"fault": kind, **code, "count": random.randint(1, 3), "client": True}
 
 
+STALE: tuple[dict[str, float], ...] = (
+    {"share": 0.3}, {"share": 0.8}, {"share": 1.1}, {"share": 3.0}, {"seconds": -200},
+)  # fmt: skip
+"""How long ago tokens were made: in shares of how long they live, or in seconds."""
+STALE_ONCE: tuple[dict[str, float], ...] = (*STALE, {"share": 0.98}, {"seconds": -900}, {"seconds": -7200})
+"""The same, where it is not for a while: who has a token for a moment asks again in a moment."""
+
+
+def _stale(random: Random) -> tuple[float, dict[str, Any]]:
+    if random.random() < 0.5:
+        return _span(random, 4 * HOUR), {"fault": "stale", **random.choice(STALE)}
+    once = {"count": random.randint(1, 4), "client": random.random() < 0.5}
+    return 0.0, {"fault": "stale", **random.choice(STALE_ONCE), **once}
+
+
 def _slow(random: Random) -> tuple[float, dict[str, Any]]:
     seconds = random.choice((0.3, 1.0, 3.9, 12.0, 45.0))
     return _span(random, 6 * HOUR), {"fault": "latency", "seconds": seconds}
@@ -175,7 +190,8 @@ def _death(random: Random) -> tuple[float, dict[str, Any]]:
     after = random.choice(("now", "now", "request", "request", "disk"))
     steps = random.choice((0, random.randrange(12), random.randrange(120)))
     down = random.choice((5.0, 5.0, 5.0, _span(random, 5 * HOUR)))
-    return down, {"after": after, "steps": steps, "leftover": random.random() < 0.4}
+    meddled = random.choice(("", "", "", "", "old", "alter", "delete"))
+    return down, {"after": after, "steps": steps, "leftover": random.random() < 0.4, "meddled": meddled}
 
 
 KINDS: dict[str, tuple[int, Callable[[Random], tuple[float, dict[str, Any]]]]] = {
@@ -183,6 +199,9 @@ KINDS: dict[str, tuple[int, Callable[[Random], tuple[float, dict[str, Any]]]]] =
     "hiccup": (8, _hiccup),
     "throttle": (8, _throttle),
     "refusal": (5, _refusal),
+    "stale": (4, _stale),
+    "drought": (1, lambda _: (900.0, {"rest": 400.0})),
+    "foreign": (2, lambda random: (_span(random, HOUR), {})),
     "slow": (5, _slow),
     "provider clock": (2, _wrong_clock),
     "lifetime": (3, _lifetime),

@@ -113,14 +113,17 @@ class Showing:
         records = self._records.of(machine.state_disk.path / "state.json")
         for name, case in cases.items():
             record = records.get(name)
-            if case.sure and (record is None or record.token_sha256 != case.digest):
+            if not case.sure or not case.everywhere:
+                continue
+            if record is None or record.token_sha256 != case.digest:
                 raise BrokenError(f"{name}: state.json does not know the token on disk")
-            if case.sure:
-                case.wallet.saved()
+            case.wallet.saved()
 
     def _judge(self, case: Case, entry: dict[str, Any], machine: Machine, noticed: tuple[float, float]) -> None:
         """See that what is shown of a profile can be said of its file."""
         now, name, shown = self._time.true, case.plan.name, entry["state"]
+        if entry["consecutive_failures"] and not entry["last_error"]:
+            raise BrokenError(f"{name}: status counts {entry['consecutive_failures']} failures, and knows of none")
         if case.touched is not None:
             if shown == "fresh" and case.touched < noticed[1] and not case.path.exists():
                 raise BrokenError(f"{name}: status says fresh, and its file is gone since {now - case.touched:.0f} s")
@@ -128,11 +131,20 @@ class Showing:
             if shown in ("fresh", "degraded") and not case.former and not case.path.exists():
                 raise BrokenError(f"{name}: status says {shown}, and there is no file")
         elif case.token.identity == case.plan.identity:
-            if not case.plan.twin or case.twin_number == case.token.number:  # else it is not out everywhere
+            if case.everywhere:
                 self._judge_times(case, case.token, entry, machine)
+                self._judge_files(case, entry, machine)
             overdue = now - max(case.due() + case.slip, case.told_until, noticed[0])
             if shown == "fresh" and overdue > OVERDUE:
                 raise BrokenError(f"{name}: status says fresh of a token that was due {overdue:.0f} s ago")
+
+    def _judge_files(self, case: Case, entry: dict[str, Any], machine: Machine) -> None:
+        """See that it is shown of each file that it was written."""
+        if machine.run_disk.fault or self._time.true < max(case.base, case.rest):
+            return  # it may have to have another format, and the provider's wish to be left alone puts that off, too
+        written = {each["path"] for each in entry["token_files"] if each["written_at"]}
+        if written != {str(path) for path in case.paths}:
+            raise BrokenError(f"{case.plan.name}: status shows as written {sorted(written)}")
 
     def _judge_times(self, case: Case, token: Issued, entry: dict[str, Any], machine: Machine) -> None:
         now, name, shown = self._time.true, case.plan.name, entry["state"]

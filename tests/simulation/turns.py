@@ -243,7 +243,13 @@ class TurnWorkers(Workers):
             done.set_result(result)
         self._after()
 
-    async def _abortable(self, places: anyio.CapacityLimiter, begin: Any, timeout: float | None) -> Any:  # noqa: ASYNC109
+    async def _abortable(
+        self,
+        places: anyio.CapacityLimiter,
+        begin: Any,
+        timeout: float | None,  # noqa: ASYNC109 - as the class it extends
+        *others: Any,
+    ) -> Any:
         turn = Turn()
 
         def begin_by_turns() -> tuple[Callable[[], Any], Callable[[], None]]:
@@ -264,4 +270,4 @@ class TurnWorkers(Workers):
             self._loop.call_soon(turn.give)
             return run, give_up
 
-        return await super()._abortable(places, begin_by_turns, timeout)
+        return await super()._abortable(places, begin_by_turns, timeout, *others)

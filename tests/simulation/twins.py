@@ -42,7 +42,8 @@ class Twins:
         if token is None or token.identity not in {case.plan.identity, *case.former}:
             self._broken(f"{name}'s second file holds no token of its own")
             return True
-        if token.number < case.twin_newest:
+        serves = case.best is None or case.best.ends > now
+        if token.number < case.twin_newest and serves:
             self._broken(f"{name}'s second file holds token {token.number} after {case.twin_newest}")
         case.twin_number = case.twin_newest = token.number
         return True

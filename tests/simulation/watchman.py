@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent.clock import SLICE
 from tests.simulation import cases
-from tests.simulation.asking import NOTICED_WITHIN, Asking
+from tests.simulation.asking import NOTICED_WITHIN
+from tests.simulation.hearing import Hearing
 from tests.simulation.machine import BrokenError
 from tests.simulation.showing import Showing, look_at, read
 from tests.simulation.turns import INSTANT
@@ -27,15 +28,12 @@ QUIET_EVERY = 2400.0
 """Seconds between two comparisons where nothing happens."""
 QUIET = 15.0
 """Seconds after which status and records have been saved, also when the disk was full before."""
-PUBLISHED_WITHIN = 8.0
-HOOK_WITHIN = 600.0
-"""Seconds after hooks failed, or began to fail."""
 MODE = 0o600
 REPAIRED_WITHIN = 13.0
 """Seconds: the watch or the rescan, and the longest pause in a fight over a file."""
 
 
-class Watchman(Asking):
+class Watchman(Hearing):
     """Knows what is expected of each profile, by name; hears of requests, log events, and all that is touched."""
 
     def __init__(self, time: Time, ledger: Ledger, sites: list[Site], tell: Callable[[str], None]) -> None:
@@ -49,7 +47,7 @@ class Watchman(Asking):
         self._steps: list[tuple[float, float]] = []
         self._started_at = self._ended_at = 0.0
         self._doubted = 0
-        self.settling_until = self.hooks_changed_at = 0.0
+        self.settling_until = 0.0
         self.refused = False  # a configuration that cannot be used lies on disk: nothing else is loaded either
 
     # ---- what stands in the way
@@ -99,21 +97,23 @@ class Watchman(Asking):
     def ended(self) -> None:
         """The process came to its end."""
         self._ended_at = self.time.true
-        unsaved = self._ended_at - self._disk_fault_at < QUIET
+        unsaved = self._faulty or self._ended_at - max(self._disk_fault_at, self.settling_until) < QUIET
         for case in self.cases.values():  # nothing of it may be remembered
             case.vague = case.vague or unsaved or self._ended_at - case.written_at < QUIET
 
     def started(self) -> None:
         """A new process of the agent knows nothing of what the one before was told."""
         self._started_at = self.time.true
+        self.hooked.forget()
+        self.loaded.clear()
         self.happened()
         self._doubt()
         for number in range(len(self.sites)):
-            self._failing[number] = 0
+            self._failing[number] = self._most_failing[number] = 0
             self._site_not_before[number] = float("-inf")
         for case in self.cases.values():
             case.failed = True
-            case.acquired = None
+            case.acquired, case.wished_at = None, float("-inf")
             case.not_before.clear()
             case.wallet.known = [case.wallet.pair] if case.wallet.sound else []
         self.update()
@@ -127,22 +127,6 @@ class Watchman(Asking):
             case.vague = case.vague or bool(since)
             aged = case.token is None or self.time.true - case.token.at > case.unseen
             case.slip = max(case.slip, case.unseen if aged else 0.0)  # else it comes from the future
-
-    def logged(self, event: str, fields: dict[str, Any]) -> None:
-        """Hear of what the agent says."""
-        self.happened()
-        if event == "agent.started" and not self.machine.run_disk.fault and not self.machine.state_disk.fault:
-            left = [path.name for path in self.machine.run_disk.path.rglob(".*.tmp")]
-            if left:
-                self.broken(f"temporary files are left after a start: {left}")
-        if event == "certificate.rejected" and (case := self.cases.get(fields["profile"])):
-            case.put_off_at = self.time.true
-        if event == "token.acquired" and (case := self.cases.get(fields["profile"])):
-            issued = self.ledger.fingerprints.get(fields["token_sha256"])
-            if issued is None or issued.identity not in {case.plan.identity, *case.former}:
-                self.broken(f"{case.plan.name} acquired a token that is not its own")
-            elif issued.identity == case.plan.identity:
-                case.acquired = (issued, self.time.true)
 
     # ---- files
 
@@ -171,8 +155,11 @@ class Watchman(Asking):
         if content is not None:
             text = cases.text_of(content, case)
             token = self.ledger.issued.get(text or "")
+            token = None if token is case.stranger else token
             case.digest = hashlib.sha256((text or "").encode()).hexdigest()
             known = {case.plan.identity, *case.former}
+            if text in self.ledger.useless:
+                self.broken(f"{name}'s file holds a token that is of no use")
             if token and token.identity not in known and case.touched is None:
                 self.broken(f"{name}'s file holds a token of {token.identity}")
             if token and not cases.belongs(text or "", token.identity, self._tenant(token)):
@@ -189,9 +176,10 @@ class Watchman(Asking):
         if content is None or token is None:
             self._judge_none(case, content)
             return
-        if token.number < case.newest and case.touched is None:
+        serves = case.best is None or case.best.ends > self.time.true  # else an older one may be better
+        if token.number < case.newest and case.touched is None and serves:
             self.broken(f"{name}'s file holds token {token.number} after {case.newest}")
-        right = self._is_right(case)
+        right = (os.stat(case.path).st_mode & 0o7777) == MODE  # noqa: PTH116
         if case.touched is not None and token.number >= case.newest and right:
             case.touched = None
         if case.touched is not None:
@@ -225,9 +213,6 @@ class Watchman(Asking):
         early = sum(abs(step) for _, step in self._steps[-4:]) if case.vague else 0.0
         return case.plan.on_expiry == "delete" and self.time.true >= token.ends - early - 3
 
-    def _is_right(self, case: Case) -> bool:
-        return (os.stat(case.path).st_mode & 0o7777) == MODE  # noqa: PTH116
-
     def _tenant(self, token: Issued) -> str:
         tenant_id: str = self.sites[token.identity.site].handle.provider.registry.tenants[0].id
         return tenant_id
@@ -247,32 +232,34 @@ class Watchman(Asking):
         if self.machine.ready:
             self._showing.watch(self.machine)
         for case in self.cases.values():
-            if case.blocked:
-                continue
-            if case.touched is None and then > case.deadline():
-                self._late(case, then)
-            if case.acquired and case.base < case.acquired[1] and self._unpublished(*case.acquired, case, then):
-                raise BrokenError(f"{case.plan.name} acquired {case.acquired[0].number}, and it is not on disk")
-            if case.plan.twin and self._twins.disagree(case, then):
-                raise BrokenError(f"{case.plan.name}'s second file does not hold token {case.newest}")
-            if case.touched is not None and self._unrepaired(case, then):
-                raise BrokenError(f"{case.plan.name}'s file was not put right for {then - case.touched:.0f} s")
+            if wrong := self._wrong_with(case, then):
+                raise BrokenError(f"{case.plan.name}{wrong}")
         if then >= self._compare_at:
             self.compare()
 
-    def _late(self, case: Case, then: float) -> None:
-        what = f"token {case.token.number}, due {then - case.due():.0f} s ago" if case.token else "no token"
-        raise BrokenError(f"{case.plan.name} still has {what}; nothing stood in the way for {then - case.base:.0f} s")
-
-    @staticmethod
-    def _unpublished(token: Issued, since: float, case: Case, then: float) -> bool:
-        return token.number > case.newest and then > since + PUBLISHED_WITHIN
+    def _wrong_with(self, case: Case, then: float) -> str:  # noqa: PLR0911 - one promise each
+        """Return what is wrong with a profile at a time that is about to come, if anything is."""
+        if case.outlived(then) and case.plan.name not in self.undeleted:
+            return "'s file is still there, and its token is over"
+        if case.blocked:
+            return ""
+        if case.touched is None and then > case.deadline():
+            what = f"token {case.token.number}, due {then - case.due():.0f} s ago" if case.token else "no token"
+            return f" still has {what}; nothing stood in the way for {then - case.base:.0f} s"
+        if case.unpublished(then):
+            return " acquired a token, and it is not on disk"
+        if case.plan.twin and self._twins.disagree(case, then):
+            return f"'s second file does not hold token {case.newest}"
+        if case.touched is not None and self._unrepaired(case, then):
+            return f"'s file was not put right for {then - case.touched:.0f} s"
+        return ""
 
     def _unrepaired(self, case: Case, then: float) -> bool:
         touched = case.touched or 0.0
         by_scan = self.machine.notices.deaf or case.base > touched  # nothing tells that a disk can be written again
         bound = REPAIRED_WITHIN + (self.rescan if by_scan else 0.0)
-        serves = case.best is not None and case.best.ends > then
+        best = case.best  # nobody puts right what is still that of a former client
+        serves = best is not None and best.identity == case.plan.identity and best.ends > then
         return serves and then > max(touched, case.base) + bound
 
     def compare(self, *, strictly: bool = False) -> None:
@@ -287,12 +274,6 @@ class Watchman(Asking):
         self._compare_at = now + QUIET_EVERY
         unseen = REPAIRED_WITHIN + (self.rescan if self.machine.notices.deaf else 0.0)
         self._showing.compare(self.machine, self.cases, since=max(self._started_at, self._disturbed_at), unseen=unseen)
-        if now > self.hooks_changed_at + HOOK_WITHIN:
-            self._hooks_told()
-
-    def _hooks_told(self) -> None:
-        """See that every hook has seen the newest token."""
-        for name, case in self.cases.items():
-            told = self.machine.directory / f"told-{name}"
-            if case.plan.hook and case.sure and read(told) != read(case.path):
-                raise BrokenError(f"{name}'s hook was not told of the newest token")
+        if self.refused and not self.machine.services.board.agent.config_error:
+            raise BrokenError("status does not say that the configuration on disk cannot be used")
+        self.hooked.judge(self.cases, self.machine.directory, now)
