@@ -58,7 +58,10 @@ class Records:
         except FileNotFoundError:
             content = b""
         except OSError as error:
-            raise OutputError(self.path, f"cannot be read: {error.strerror}", hint=UNREAD_HINT) from error
+            told = sink.explained(self.path, error)
+            hint = UNREAD_HINT if isinstance(error, PermissionError) else told.hint
+            reason = told.message.removeprefix(f"{self.path}: ")
+            raise OutputError(self.path, f"cannot be read: {reason}", hint=hint) from error
         if content != self._known:
             with contextlib.suppress(ValueError):  # if it is damaged, it is nobody's
                 self._learn(content, state.parse(content), records)
