@@ -79,7 +79,8 @@ class _Swapping(Way):
         reply = super().request(call, method, url, headers, body)
         if b"access_token" not in reply.body:
             return reply
-        other = next((content for identity, content in self.bodies if identity != self._identity), reply.body)
+        latest = reversed(self.bodies)  # one that is over by now would be refused for that
+        other = next((content for identity, content in latest if identity != self._identity), reply.body)
         self.bodies.append((self._identity, reply.body))
         return replace(reply, body=other) if len(self.bodies) == 8 else reply
 
