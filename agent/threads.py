@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import _thread
+import select
 import threading
 from pathlib import Path
 
 BEGINNING = 3.0
 """Seconds for a thread to begin, in which nothing else happens."""
 _TASKS = Path("/proc/self/task")
-_LOOK, _LOOKS = 0.001, 1000
-"""Seconds between two looks whether a thread has gone, and how many there are at most."""
+_LOOK, _LOOKS = 1, 1000
+"""Milliseconds between two looks whether a thread has gone, and how many there are at most."""
 
 
 def are_spare(count: int) -> bool:
@@ -35,8 +36,8 @@ def are_spare(count: int) -> bool:
 
 def _await_end(numbers: list[int]) -> None:
     """Wait until the system does not count these threads any more."""
-    pause = threading.Event()
+    nothing = select.poll()
     for _ in range(_LOOKS):
         if not any((_TASKS / str(number)).exists() for number in tuple(numbers)):
             return
-        pause.wait(_LOOK)
+        nothing.poll(_LOOK)
