@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tests.simulation.providers import Identity
 
 
+_HOARD: list[bytes] = []
+
+
 class _LateClock(MachineClock):
     """Sleeps a tenth too long."""
 
@@ -100,6 +103,17 @@ def _leak(play: Play) -> None:
     play.machine.hooks.transport = leaking
 
 
+def _hoard(play: Play) -> None:
+    """Keep a MiB whenever a provider is asked."""
+    way = play.machine.hooks.transport
+
+    def hoarding(profile: Profile) -> Way:
+        _HOARD.append(os.urandom(1 << 20))
+        return way(profile)  # type: ignore[return-value]
+
+    play.machine.hooks.transport = hoarding
+
+
 def _deaf(play: Play) -> None:
     """Hear nothing of what happens in directories, and do not say so."""
     play.machine.notices.poll = lambda: None  # type: ignore[method-assign]
@@ -171,6 +185,7 @@ MACHINES = {
     "heedless": Broken(_heedless, "before the throttle was over"),
     "fatal": Broken(_fatal, "the agent ended by itself"),
     "leak": Broken(_leak, "descriptor"),
+    "hoard": Broken(_hoard, "memory grew"),
     "swap": Broken(_swap, "a token that is not its own"),
     "deaf": Broken(_deaf, "was not put right"),
     "put back": Broken(lambda play: _rewritten(play, "p0.token", _put_back), "'s file holds token"),

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 TAIL = 40
 """Lines of the trace that a failure shows."""
 DAYS_EACH = 10.0
+GROWTH, GROWTH_PER_DAY = 32 << 10, 1 << 9
+"""KiB by which memory may grow: twice of what ten days take, and of what is kept of each day to judge by."""
 
 
 @dataclass
@@ -87,6 +89,8 @@ def play(
             shutil.rmtree(directory, ignore_errors=True)
     cpu = time.process_time() - began
     grown, at = _memory() - memory, work.time.true / scenario.DAY
+    if not wrong and grown > GROWTH + GROWTH_PER_DAY * days:
+        wrong = f"{drawn}\nmemory grew by {grown} KiB"
     return Outcome(seed, days, digest.hexdigest(), dict(work.counts), cpu, grown, wrong, at)
 
 
